@@ -1,0 +1,1257 @@
+"""STP, the self-play theorem prover (Dong & Ma, arXiv 2502.00212), in one script.
+
+One language model plays two roles. As conjecturer it writes new statements from theorems it has proved; as prover it
+tries to prove them and a fixed set of given statements. Lean 4 judges. The model is trained on the proofs that Lean
+accepts and on the conjectures that were barely provable, and the next iteration starts from there.
+
+  python stp.py --iters 24                   laptop without a GPU: tiny preset, everything made on the spot
+  python stp.py --iters 24                   one or eight GPUs: paper preset, one process per GPU (see README for data)
+  python stp.py --dry_run --preset paper     what the paper's run needs: samples, memory, disk, missing pieces
+  python stp.py --conjecturer off            expert iteration; with --prover frozen: parallel sampling
+  python stp.py --iters 0 --model DIR --eval FILE --samples 128       evaluation alone
+  python stp.py --plot out/a out/b           several runs in one picture
+
+Read it from `self_play_iteration` outwards: choose_seeds -> conjecture -> prove (Lean checks while sampling goes on)
+-> reward.select -> training_examples -> train. lean_check.py says which proofs count, reward.py which conjectures.
+
+Differences from the paper and its official code
+  1. LoRA instead of a full finetune (--lora_r 0 is the full one). The adapter is carried from iteration to iteration,
+     its optimizer is not, as in the official code.
+  2. The reweighting problem is solved to its optimum; the official code is greedy (--reweight greedy).
+  3. Prover samples that conjectures leave unused go to the given statements, so that every iteration spends the same
+     2 K |statements| proofs and arms with and without conjectures can be compared.
+  4. The weight of a proof has no verify-seconds term: it would make a run depend on the machine's speed.
+  5. A conjecture must elaborate in Lean and differ from every given statement in more than names and white space.
+  6. tiny preset only: seeds also come from the library (--library_seeds), and sizes shrink (table PRESETS).
+
+The run folder (--out). A file or folder that exists is finished, so the same command goes on after any stop.
+  config.json                all flags, versions
+  base/ sft/                 stage 1: the tiny base model; SFT adapter/ and merged/ model
+  iter_07/seeds.jsonl        statement, proof, lemma
+  iter_07/conjectures.jsonl  each parsed conjecture with its seed and the checker's verdict; "tried": went to the prover
+  iter_07/attempts.jsonl     each distinct (statement, proof): count, verdict, message
+  iter_07/rewards.jsonl      each tried conjecture: pass_rate, reason it was kept or dropped, weight
+  iter_07/examples.jsonl     prompt, target, weight: what the model was trained on
+  iter_07/model/             LoRA adapter/ and the merged/ model that the next iteration samples from
+  final_24/                  stage 3: the re-trained model, merged/ loads with transformers
+  eval/                      per file: attempts.jsonl, result.json (pass@k), proofs.lean
+  metrics.jsonl, progress.png
+
+metrics.jsonl, one object an iteration
+  iteration; given, proved, cumulative: given statements, those proved so far, their share; proofs, tokens: sampled by
+  the prover so far; seeds; sampled, wellformed, distinct, tried: conjectures written, that parse and elaborate, that
+  are new, that the prover tried; provable, barely, kept: of those tried, with any proof, challenging, with weight > 0;
+  rate_given, rate_conjectures: mean pass rates; hist_given, hist_conjectures: counts of pass rate 0, then of eight
+  equal bins of (0, 1], over statements unproved at the iteration's start and over tried conjectures; len_conjectures,
+  len_kept: mean characters; lemmas: distinct lemmas invoked by new proofs; proofs_each: mean distinct proofs of a proved
+  statement; examples_proofs, examples_conjectures; verdicts: counts; loss; seconds: by phase (prove_wait is the time
+  spent waiting for Lean after the last sample).
+"""
+import argparse
+import contextlib
+import glob
+import hashlib
+import importlib.util
+import itertools
+import json
+import math
+import multiprocessing
+import os
+import random
+import re
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections import Counter, defaultdict, deque
+from dataclasses import dataclass, field
+
+from tqdm import tqdm
+
+import lean_check
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+PAPER_HEADER = ("import Mathlib\nimport Aesop\nset_option maxHeartbeats 400000\n"
+                "open BigOperators Real Nat Topology Rat\n")
+
+# Flags carry the paper's values as defaults; a preset names only what differs.                        (why)
+PRESETS = {
+    "paper": {},
+    "tiny": dict(
+        model="scratch", header="", lean=f"{sys.executable} {HERE}/tiny/lean",                   # nothing to download
+        statements=[f"{HERE}/tiny/statements.jsonl"], library=[f"{HERE}/tiny/library.jsonl"], sft=[],
+        library_seeds=True,                                                # a small given set yields too few seeds
+        max_prompt=384, max_new=192, K=8, K0=8, samples=8, shard=512,           # 15 minutes on two cores
+        lora_r=32, lora_alpha=64, lr=1e-3, sft_lr=2e-3, retrain_lr=2e-3,       # a small model takes large steps
+        sft_epochs=4, batch_size=32, timeout=5.0),
+}
+
+
+class UserError(Exception):
+    """Bad input: printed as one line, exit status 2."""
+
+
+# ----------------------------------------------------------------------------------------------------------- flags
+
+def parse_args(argv=None):
+    p = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False,
+                                formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    g = p.add_argument_group("run")
+    g.add_argument("--preset", choices=("auto", "tiny", "paper"), default="auto", help="auto: paper if CUDA is there")
+    g.add_argument("--iters", type=int, default=24, help="self-play iterations; 0: no self-play, evaluate --model")
+    g.add_argument("--out", default="out", help="run folder")
+    g.add_argument("--seed", type=int, default=0, help="random seed of everything")
+    g.add_argument("--procs", type=int, default=0, help="processes a phase; 0: one per GPU, else one per core, at most 4")
+    g.add_argument("--gpu_memory", type=float, default=80, help="GB of a GPU, for --dry_run")
+    g.add_argument("--keep", type=int, default=1, help="newest iterations whose model stays on disk; 0: all")
+    g.add_argument("--overwrite", action="store_true", help="delete --out first if it holds an older run")
+    g.add_argument("--dry_run", action="store_true", help="print plan, memory, disk and what is missing; run nothing")
+    g.add_argument("--plot", nargs="+", metavar="RUN", help="draw finished runs into progress.png here and exit")
+
+    g = p.add_argument_group("data (JSON list or JSON Lines)")
+    g.add_argument("--statements", nargs="+", default=["data/leanworkbook.jsonl"], metavar="FILE",
+                   help="given statements: formal_statement or statement; optional header, split, name")
+    g.add_argument("--library", nargs="*", default=[], metavar="FILE",
+                   help="theorems with proofs: name, statement, proof; optional file, lemma, header")
+    g.add_argument("--sft", nargs="*", default=["data/sft.jsonl"], metavar="FILE", help="prompt, target, optional weight")
+    g.add_argument("--header", default=PAPER_HEADER, help="Lean header of statements that bring none")
+    g.add_argument("--library_seeds", action=argparse.BooleanOptionalAction, default=False,
+                   help="library theorems are seeds too (the paper: given statements only)")
+
+    g = p.add_argument_group("model")
+    g.add_argument("--model", default="deepseek-ai/DeepSeek-Prover-V1.5-SFT",
+                   help="base model, hub name or folder; scratch: build and pretrain a tiny one on --library")
+    g.add_argument("--layers", type=int, default=4, help="scratch model: layers")
+    g.add_argument("--width", type=int, default=128, help="scratch model: hidden size, a multiple of 32")
+    g.add_argument("--pretrain_epochs", type=int, default=6, help="scratch model: epochs on all tokens of the SFT data")
+    g.add_argument("--pretrain_lr", type=float, default=3e-3, help="scratch model: learning rate")
+    g.add_argument("--lora_r", type=int, default=64, help="LoRA rank on all linear layers; 0: full finetune")
+    g.add_argument("--lora_alpha", type=int, default=128, help="LoRA scale times rank")
+
+    g = p.add_argument_group("sampling")
+    g.add_argument("--engine", choices=("auto", "vllm", "hf"), default="auto", help="auto: vllm if CUDA is there")
+    g.add_argument("--tensor_parallel", type=int, default=1, help="GPUs a vLLM engine spans")
+    g.add_argument("--K", type=int, default=32, help="proofs sampled per statement")
+    g.add_argument("--K0", type=int, default=64, help="the same in iteration 0")
+    g.add_argument("--temperature", type=float, default=1.0, help="0: greedy")
+    g.add_argument("--max_prompt", type=int, default=1024, help="prompt tokens; longer ones lose their beginning")
+    g.add_argument("--max_new", type=int, default=1024, help="completion tokens")
+    g.add_argument("--shard", type=int, default=16384, help="samples per shard file, the unit of work and of resuming")
+
+    g = p.add_argument_group("conjecturing (section 3.1)")
+    g.add_argument("--conjecturer", choices=("on", "frozen", "off"), default="on",
+                   help="frozen: conjectures are tried but never trained on; off: expert iteration")
+    g.add_argument("--seed_rate", type=float, default=0.35, help="a statement seeds when its best pass rate is above this")
+    g.add_argument("--lemma_cap", type=float, default=0.1, help="largest share of seeds with the same lemma")
+    g.add_argument("--per_seed", type=int, default=8, help="most conjectures sampled per seed")
+    g.add_argument("--resample", type=float, default=0.05, help="chance to try a proved given statement again")
+
+    g = p.add_argument_group("reward (section 3.2, reward.py)")
+    g.add_argument("--challenge", type=float, default=0.25, help="largest pass rate of a kept conjecture; 1: no filter")
+    g.add_argument("--elegance", type=float, default=0.2, help="share dropped for short proofs of long statements; 0: none")
+    g.add_argument("--elegance_group", choices=("lemma", "all"), default="lemma", help="official code: lemma; paper: all")
+    g.add_argument("--reweight", choices=("optimal", "greedy", "uniform"), default="optimal",
+                   help="Wasserstein reweighting towards unproved statements; uniform: none")
+    g.add_argument("--kappa", type=float, default=4.0, help="largest weight of a conjecture (1: uniform)")
+
+    g = p.add_argument_group("training (section 3.3)")
+    g.add_argument("--prover", choices=("on", "frozen"), default="on", help="frozen: no training in self-play")
+    g.add_argument("--lr", type=float, default=5e-5, help="learning rate of self-play")
+    g.add_argument("--epochs", type=int, default=1, help="epochs an iteration")
+    g.add_argument("--batch_size", type=int, default=2048, help="sequences an optimizer step, over all processes")
+    g.add_argument("--tokens_per_step", type=int, default=8192, help="tokens a micro-batch, per process")
+    g.add_argument("--max_len", type=int, default=2048, help="tokens of a training sequence; longer ones are dropped")
+    g.add_argument("--replay", type=int, default=3, help="iterations whose proofs are trained on and seed")
+    g.add_argument("--train_rate", type=float, default=0.5, help="largest pass rate of a statement whose proofs train")
+    g.add_argument("--gamma", type=float, default=0.001, help="proof weight exp(-gamma characters); 0: length is free")
+    g.add_argument("--sft_lr", type=float, default=1e-4, help="stage 1: learning rate")
+    g.add_argument("--sft_epochs", type=int, default=1, help="stage 1: epochs")
+    g.add_argument("--no_retrain", action="store_true", help="skip stage 3, the final re-training from the base model")
+    g.add_argument("--retrain_lr", type=float, default=1e-4, help="stage 3: learning rate")
+    g.add_argument("--retrain_proofs", type=int, default=16, help="stage 3: most proofs per statement")
+    g.add_argument("--restart_every", type=int, default=0, help="also re-train every R iterations and go on from it; 0: no")
+
+    g = p.add_argument_group("evaluation")
+    g.add_argument("--eval", nargs="+", metavar="FILE", help="statements scored at the end; default: --statements")
+    g.add_argument("--samples", type=int, default=128, help="samples per statement, for pass@1, 2, 4, ...; 0: no evaluation")
+
+    g = p.add_argument_group("Lean (lean_check.py)")
+    g.add_argument("--lean", help="Lean command; default: lean of the PATH")
+    g.add_argument("--lean_project", help="folder of a built Lake project, for Mathlib")
+    g.add_argument("--lean_workers", type=int, default=0, help="Lean processes; 0: one per core")
+    g.add_argument("--timeout", type=float, default=200.0, help="seconds a proof")
+    g.add_argument("--heartbeats", type=int, default=400000, help="Lean's deterministic limit; 0: none")
+    g.add_argument("--memory", type=float, default=8.0, help="GB a Lean process")
+
+    preset = p.parse_known_args(argv)[0].preset
+    cuda = n_gpus() > 0
+    if preset == "auto":
+        preset = "paper" if cuda else "tiny"
+    p.set_defaults(**PRESETS[preset])
+    args = p.parse_args(argv)
+    args.preset = preset
+    args.engine = ("vllm" if cuda else "hf") if args.engine == "auto" else args.engine
+    args.procs = args.procs or n_gpus() // args.tensor_parallel or min(4, len(os.sched_getaffinity(0)))
+    args.eval = args.eval or args.statements
+    return args
+
+
+def n_gpus():
+    """Number of CUDA devices, counted without importing torch and without opening one."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    devices = glob.glob("/proc/driver/nvidia/gpus/*")
+    return len(devices) if visible is None else min(len(devices), len([d for d in visible.split(",") if d.strip()]))
+
+
+# ----------------------------------------------------------------------------------------------------------- files
+
+def read_jsonl(path):
+    """Yields the objects of a JSON list or JSON Lines file. Raises UserError naming file and line."""
+    try:
+        with open(path, encoding="utf-8") as f:
+            start = f.read(1)
+            f.seek(0)
+            if start == "[":
+                yield from json.load(f)
+                return
+            for n, line in enumerate(f, 1):
+                if line.strip():
+                    yield json.loads(line)
+    except json.JSONDecodeError as e:
+        where = f"line {e.lineno}" if start == "[" else f"line {n}"
+        raise UserError(f"{path}, {where}: not JSON ({e.msg}); expected one object a line or one list") from None
+    except (OSError, UnicodeDecodeError) as e:
+        raise UserError(f"{path}: cannot be read ({e})") from None
+
+
+def write_jsonl(path, rows):
+    """Writes rows and only then gives the file its name, so that a file that exists is complete."""
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    with open(path + ".tmp", "w", encoding="utf-8") as f:
+        for row in rows:
+            f.write(json.dumps(row, ensure_ascii=False) + "\n")
+    os.replace(path + ".tmp", path)
+
+
+def phase(path, make):
+    """The rows of `path`; if it does not exist yet, `make()` yields them and they are written first."""
+    if not os.path.exists(path):
+        write_jsonl(path, make())
+    return list(read_jsonl(path))
+
+
+def rng(args, *where):
+    """A random generator of its own for each phase, so that a resumed run draws the same numbers."""
+    return random.Random(f"{args.seed}/{'/'.join(map(str, where))}")
+
+
+def load_statements(path):
+    """Reads given statements as they come: ":=", ":= by", ":= by sorry" or ":= sorry" at the end, any header.
+
+    Returns dicts {"name", "statement" ending in ":= by", "split", optional "header"}, first of equal statements only.
+    """
+    found = {}
+    for n, row in enumerate(read_jsonl(path), 1):
+        text = row.get("formal_statement") or row.get("statement") if isinstance(row, dict) else None
+        if not isinstance(text, str):
+            raise UserError(f'{path}, entry {n}: no "statement" or "formal_statement"')
+        text = re.sub(r"\s*:=\s*(by\s*)?(sorry\s*)?$", "", text.strip())
+        if len(re.findall(r"^\s*(?:theorem|lemma|example)\b", text, re.M)) != 1 or ":" not in text:
+            raise UserError(f"{path}, entry {n}: not one theorem: {text[:60]!r}")
+        row = {"name": row.get("name") or f"statement_{n}", "statement": text + " := by",
+               "split": row.get("split") or "all", **({"header": row["header"]} if row.get("header") else {})}
+        found.setdefault(row["statement"], row)
+    if not found:
+        raise UserError(f"{path}: no statement in it")
+    return list(found.values())
+
+
+def load_given(args):
+    """All given statements: the split "train" where there is one, else every statement."""
+    rows = {s["statement"]: s for path in args.statements for s in load_statements(path)}.values()
+    return [s for s in rows if s["split"] == "train"] or list(rows)
+
+
+def load_library(args):
+    """Library theorems; their names are the lemma dictionary: a proof invokes a lemma when it names it."""
+    rows = [row for path in args.library for row in read_jsonl(path)]
+    for n, row in enumerate(rows, 1):
+        if not (isinstance(row, dict) and {"name", "statement", "proof"} <= row.keys()):
+            raise UserError(f'--library, entry {n}: needs "name", "statement" and "proof"')
+    return rows, {row["name"]: row["statement"] for row in rows}
+
+
+# --------------------------------------------------------------------------------------------------------- prompts
+# The official formats, byte for byte, so that the released SFT data and checkpoints can be used.
+
+STOP_PROOF, STOP_CONJECTURE = "\n```", "</hard theorem>"
+
+
+def prover_prompt(statement, header):
+    return f"Complete the following Lean 4 code:\n\n```lean4\n{header}{statement}"
+
+
+def conjecturer_prompt(lemma_statement, statement, proof):
+    return ("Complete the following Lean 4 code:\n\n```lean4\n"
+            f"<lemma>\n{lemma_statement or 'theorem true: True'}\n"
+            f"<easy theorem>\n{statement}{proof}\n<hard theorem>\n theorem")
+
+
+def parse_conjecture(completion):
+    """The statement in a conjecturer's completion: cut at the first ":=", closed with ":= by"."""
+    return "theorem " + completion.split(STOP_CONJECTURE)[0].split(":=")[0].strip() + " := by"
+
+
+def prover_example(row, args, weight=1.0):
+    return {"prompt": prover_prompt(row["statement"], row.get("header", args.header)),
+            "target": row["proof"] + STOP_PROOF, "weight": weight}
+
+
+def conjecturer_example(seed, conjecture, lemmas, weight=1.0):
+    return {"prompt": conjecturer_prompt(lemmas.get(seed["lemma"]), seed["statement"], seed["proof"]),
+            "target": conjecture.removeprefix("theorem") + "\n" + STOP_CONJECTURE, "weight": weight}
+
+
+# ------------------------------------------------------------------------------------------- phases as processes
+# Sampling, embedding and training run in child processes: only the end of a process surely gives GPU memory back.
+
+@contextlib.contextmanager
+def workers(function, n, *job):
+    """Runs function(rank, n, *job) in n processes; yields alive(), which raises as soon as one of them fails."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "transformers", "peft"])  # imported once, not in each child
+    children = [context.Process(target=child, args=(function, rank, n, *job)) for rank in range(n)]
+
+    def alive():
+        for rank, c in enumerate(children):
+            if c.exitcode:
+                raise RuntimeError(f"{function.__name__}: process {rank} of {n} ended with status {c.exitcode}; its own "
+                                   "message is above (-9: killed, often for lack of memory)")
+        return any(c.is_alive() for c in children)
+
+    try:
+        for c in children:
+            c.start()
+        yield alive
+        while alive():
+            time.sleep(0.02)
+    finally:
+        for c in children:
+            if c.is_alive():
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(c.pid, signal.SIGKILL)
+                c.kill()
+            c.join()
+
+
+def child(function, rank, n, *job):
+    os.setsid()  # a group of its own: Ctrl-C reaches the parent alone, which ends the group
+    parent = multiprocessing.parent_process()
+    threading.Thread(target=lambda: (parent.join(), os.killpg(0, signal.SIGKILL)), daemon=True).start()
+    args = job[-1]
+    if n_gpus():
+        tp, visible = args.tensor_parallel if function is sample_worker else 1, os.environ.get("CUDA_VISIBLE_DEVICES")
+        ids = visible.split(",") if visible else [str(i) for i in range(n_gpus())]
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(ids[rank * tp:(rank + 1) * tp])
+    import torch
+    if not n_gpus():
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // n))
+    function(rank, n, *job)
+
+
+def load_model(path, full=False):
+    """bf16 on a GPU, fp32 on a CPU and where all weights are trained."""
+    import torch
+    from transformers import AutoModelForCausalLM
+    dtype = torch.bfloat16 if torch.cuda.is_available() and not full else torch.float32
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
+    return model.to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+# -------------------------------------------------------------------------------------------------------- sampling
+
+def sample(folder, rows, stop, model, args, stats):
+    """Samples row["n"] completions of row["prompt"] for each row; yields (row, completions) as shards finish.
+
+    Prompts are sorted by length and cut into shards of --shard samples; a shard is a file with its own seeds, so the
+    result does not depend on the number of processes. Stats gets tokens and seconds. Prompts whose "keep" (a statement)
+    is longer than --max_prompt get no completions.
+    """
+    rows = sorted(rows, key=lambda r: (-len(r["prompt"]), r["prompt"]))
+    shards, size = [[]], 0
+    for row in rows:
+        if size >= args.shard:
+            shards, size = [*shards, []], 0
+        shards[-1].append(row)
+        size += row["n"]
+    names = [f"{folder}/{i:05d}" for i in range(len(shards))]
+    for name, shard in zip(names, shards, strict=True):
+        if not os.path.exists(name + ".in"):
+            write_jsonl(name + ".in", ({k: r.get(k) for k in ("prompt", "keep", "n")} for r in shard))
+    start = time.time()
+    with (workers(sample_worker, args.procs, names, stop, model, args) as alive,
+          tqdm(total=sum(r["n"] for r in rows), desc=f"  {os.path.basename(folder)}", unit="sample", leave=False) as bar):
+        for name, shard in zip(names, shards, strict=True):
+            while not os.path.exists(name + ".out"):
+                if not alive() and not os.path.exists(name + ".out"):
+                    raise RuntimeError(f"{name}.out: the samplers ended without writing it")
+                time.sleep(0.02)
+            for row, out in zip(shard, read_jsonl(name + ".out"), strict=True):
+                stats["tokens"] = stats.get("tokens", 0) + out["tokens"]
+                bar.update(row["n"])
+                yield row, out["texts"]
+        stats["seconds"] = time.time() - start
+
+
+def sample_worker(rank, n, names, stop, model, args):
+    from transformers import AutoTokenizer
+    todo = [name for name in names[rank::n] if not os.path.exists(name + ".out")]
+    if not todo:
+        return
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    engine = (vllm_engine if args.engine == "vllm" else hf_engine)(model, tokenizer, stop, args)
+    for name in todo:
+        rows = list(read_jsonl(name + ".in"))
+        fits = [r for r in rows if len(tokenizer(r["keep"] or "").input_ids) <= args.max_prompt]
+        prompts = [(encode_prompt(tokenizer, r["prompt"], args.max_prompt), r["n"]) for r in fits]
+        relative = os.path.relpath(name, args.out)
+        seed = int.from_bytes(hashlib.sha256(f"{args.seed}/{relative}".encode()).digest()[:4])
+        outs = iter(engine(prompts, seed) if prompts else ())
+        fits = {id(r) for r in fits}
+        write_jsonl(name + ".out", [next(outs) if id(r) in fits else {"texts": [], "tokens": 0} for r in rows])
+
+
+def encode_prompt(tokenizer, prompt, limit):
+    """Token ids of the prompt; a longer one keeps its end, and the beginning-of-sequence token if it had one."""
+    ids = tokenizer(prompt).input_ids
+    bos = ids[:1] if ids[:1] == [tokenizer.bos_token_id] else []
+    return ids if len(ids) <= limit else bos + ids[len(ids) - limit + len(bos):]
+
+
+def vllm_engine(model, tokenizer, stop, args):
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # the engine lives and dies with this process
+    import torch
+    from vllm import LLM, SamplingParams
+    sizes = {} if torch.cuda.is_available() else {"kv_cache_memory_bytes": 2**29}
+    llm = LLM(model=model, dtype="bfloat16" if torch.cuda.is_available() else "float32", seed=args.seed,
+              tensor_parallel_size=args.tensor_parallel, max_model_len=args.max_prompt + args.max_new, **sizes)
+
+    def complete(prompts, seed):
+        params = [SamplingParams(n=n, temperature=args.temperature, top_p=1.0, top_k=0, max_tokens=args.max_new,
+                                 stop=[stop], seed=(seed + 1000003 * i) % 2**31) for i, (_, n) in enumerate(prompts)]
+        outs = llm.generate([{"prompt_token_ids": ids} for ids, _ in prompts], params, use_tqdm=False)
+        return [{"texts": [c.text for c in o.outputs], "tokens": sum(len(c.token_ids) for c in o.outputs)} for o in outs]
+    return complete
+
+
+def hf_engine(model, tokenizer, stop, args, batch=256, tokens=32):
+    """Transformers' generate, in rounds of `tokens` new tokens: rows that are finished leave between rounds."""
+    import torch
+    model = load_model(model).eval()
+    pad = tokenizer.pad_token_id or 0
+
+    def generate(prompts):
+        width = max(map(len, prompts))
+        ids = torch.tensor([[pad] * (width - len(p)) + p for p in prompts], device=model.device)
+        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
+        how = dict(do_sample=True, temperature=args.temperature, top_k=0, top_p=1.0) if args.temperature else {}
+        return model.generate(ids, attention_mask=mask, max_new_tokens=tokens, pad_token_id=pad, **how)[:, width:]
+
+    def complete(prompts, seed):
+        torch.manual_seed(seed)
+        outs = [{"texts": [], "tokens": 0} for _ in prompts]
+        rows = [(i, prompt, []) for i, (prompt, n) in enumerate(prompts) for _ in range(n)]
+        while rows:
+            rows.sort(key=lambda r: (len(r[1]) + len(r[2]), r[0]))
+            unfinished = []
+            for at in range(0, len(rows), batch):
+                group = rows[at:at + batch]
+                with torch.inference_mode():
+                    new = generate([prompt + done for _, prompt, done in group]).tolist()
+                for (i, prompt, done), ids in zip(group, new, strict=True):
+                    done = (done + ids)[:args.max_new]
+                    ended = tokenizer.eos_token_id in ids
+                    if ended:
+                        done = done[:done.index(tokenizer.eos_token_id)]
+                    text = tokenizer.decode(done, skip_special_tokens=True)
+                    if ended or stop in text or len(done) == args.max_new:
+                        outs[i]["texts"].append(text.split(stop)[0])
+                        outs[i]["tokens"] += len(done)
+                    else:
+                        unfinished.append((i, prompt, done))
+            rows = unfinished
+        return outs
+    return complete
+
+
+def embed(folder, statements, model, args):
+    """Embeddings (n, d) float32: mean of the last hidden layer over a statement's first 512 tokens (section 3.2)."""
+    import torch
+    os.makedirs(folder, exist_ok=True)
+    with workers(embed_worker, args.procs, folder, statements, model, args):
+        pass
+    parts = [torch.load(f"{folder}/{rank}.pt") for rank in range(args.procs)]
+    out = torch.empty(len(statements), max(p.shape[1] for p in parts if len(p)))
+    for rank, part in enumerate(parts):
+        if len(part):
+            out[rank::args.procs] = part
+    shutil.rmtree(folder)
+    return out.to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def embed_worker(rank, n, folder, statements, model, args):
+    import torch
+    from transformers import AutoTokenizer
+    tokenizer, net = AutoTokenizer.from_pretrained(model), load_model(model).eval().base_model
+    ids = [tokenizer(s).input_ids[:512] for s in statements[rank::n]]
+    out = torch.empty(len(ids), net.config.hidden_size)
+    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+    for at in range(0, len(order), 64):
+        group = order[at:at + 64]
+        width = max(len(ids[i]) for i in group)
+        mask = torch.tensor([[1] * len(ids[i]) + [0] * (width - len(ids[i])) for i in group], device=net.device)
+        tokens = torch.tensor([ids[i] + [0] * (width - len(ids[i])) for i in group], device=net.device)
+        with torch.inference_mode():
+            hidden = net(input_ids=tokens, attention_mask=mask).last_hidden_state.float()  # (B, T, d)
+        out[group] = ((hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)).cpu()
+    torch.save(out, f"{folder}/{rank}.pt")
+
+
+# -------------------------------------------------------------------------------------------------------- training
+
+def train(folder, base, adapter, examples, args, *, lr, epochs=1, full=False):
+    """Trains on weighted examples and returns (folder, mean loss). Writes adapter/ (unless full) and merged/.
+
+    base: model that LoRA sits on, or that is trained itself if full. adapter: LoRA folder to go on from, or None.
+    """
+    if not os.path.exists(folder):
+        shutil.rmtree(folder + ".tmp", ignore_errors=True)
+        write_jsonl(f"{folder}.tmp/examples.jsonl", examples)
+        job = dict(folder=folder + ".tmp", base=base, adapter=adapter, lr=lr, epochs=epochs, full=full)
+        with workers(train_worker, args.procs, job, args):
+            pass
+        os.remove(f"{folder}.tmp/examples.jsonl")
+        os.replace(folder + ".tmp", folder)
+    with open(f"{folder}/loss.json") as f:
+        return json.load(f)["loss"]
+
+
+def train_worker(rank, world, job, args):
+    import torch
+    from transformers import AutoTokenizer
+    torch.manual_seed(args.seed)
+    distributed = world > 1
+    if distributed:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+        torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo", rank=rank, world_size=world,
+                                             init_method=f"file://{os.path.abspath(job['folder'])}/rendezvous")
+    tokenizer = AutoTokenizer.from_pretrained(job["base"])
+    model = trainable_model(job, args)
+    ddp = torch.nn.parallel.DistributedDataParallel(model) if distributed else model
+    params = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(params, lr=job["lr"], betas=(0.9, 0.95), weight_decay=0.0)
+    data = tokenize(read_jsonl(f"{job['folder']}/examples.jsonl"), tokenizer, args)
+    random.Random(args.seed).shuffle(data)
+    batches = [data[i:i + args.batch_size] for i in range(0, len(data), args.batch_size)] * job["epochs"]
+    losses = []
+    for step, batch in enumerate(tqdm(batches, desc="  training", unit="step", leave=False, disable=rank > 0)):
+        micro = micro_batches(batch, args.tokens_per_step, world)[rank]
+        norm = sum(weight * (len(ids) - start) for ids, start, weight in batch)  # over the batch of all processes
+        total = 0.0
+        for i, group in enumerate(micro):
+            last = i == len(micro) - 1
+            with contextlib.nullcontext() if last or not distributed else ddp.no_sync():
+                loss = weighted_loss(ddp, group) / norm
+                (loss * world).backward()  # DDP averages gradients over processes; the loss is a sum over them
+            total += loss.item()
+        total = torch.tensor(total, device=model.device)
+        if distributed:
+            torch.distributed.all_reduce(total)
+        if not math.isfinite(total):
+            sys.exit(f"training: loss is {total.item()} at step {step}; lower the learning rate ({job['lr']})")
+        torch.nn.utils.clip_grad_norm_(params, 1.0)
+        for group in optimizer.param_groups:
+            group["lr"] = job["lr"] * min(1.0, (step + 1) / 5)  # 5 warm-up steps
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(total.item())
+    if rank == 0:
+        save(model, tokenizer, sum(losses) / max(1, len(losses)), job)
+    if distributed:
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+
+
+def trainable_model(job, args):
+    """The base with its LoRA adapter (fp32 on a bf16 base), new or going on; the base itself if job["full"]."""
+    import peft
+    import torch
+    model = load_model(job["base"], job["full"])
+    if not job["full"] and job["adapter"]:
+        model = peft.PeftModel.from_pretrained(model, job["adapter"], is_trainable=True)
+    elif not job["full"]:
+        model = peft.get_peft_model(model, peft.LoraConfig(
+            r=args.lora_r, lora_alpha=args.lora_alpha, target_modules="all-linear", task_type="CAUSAL_LM"))
+    if torch.cuda.is_available():
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.enable_input_require_grads()
+    return model.train()
+
+
+def save(model, tokenizer, loss, job):
+    """Adapter and merged model. LoRA never changes the base's weights, so this merge is into a fresh base."""
+    if not job["full"]:
+        model.save_pretrained(f"{job['folder']}/adapter")
+        model = model.merge_and_unload()
+    model.save_pretrained(f"{job['folder']}/merged")
+    tokenizer.save_pretrained(f"{job['folder']}/merged")
+    with open(f"{job['folder']}/loss.json", "w") as f:
+        json.dump({"loss": loss}, f)
+
+
+def tokenize(examples, tokenizer, args):
+    """List of (token ids, where the target starts, weight); ids = prompt + target, cut from the prompt's left."""
+    data = []
+    for e in examples:
+        target = tokenizer(e["target"], add_special_tokens=False).input_ids
+        prompt = encode_prompt(tokenizer, e["prompt"], args.max_prompt)
+        if len(prompt) + len(target) <= args.max_len:
+            data.append((prompt + target, len(prompt), e.get("weight", 1.0)))
+    return data
+
+
+def micro_batches(batch, tokens, world):
+    """Splits a batch into micro-batches of at most `tokens` padded tokens, the same number for each process.
+
+    Returns a list of `world` lists. Sorted by length for little padding; a missing last one is filled by a copy of
+    weight 0, so that all processes take part in the same number of backward passes.
+    """
+    groups = [[]]
+    for item in sorted(batch, key=lambda x: len(x[0])):
+        if groups[-1] and len(item[0]) * (len(groups[-1]) + 1) > tokens:
+            groups.append([])
+        groups[-1].append(item)
+    while len(groups) < world and max(map(len, groups)) > 1:  # a small batch still uses all processes
+        longest = max(groups, key=len)
+        groups.remove(longest)
+        groups += [longest[::2], longest[1::2]]
+    ids, start, _ = batch[0]
+    groups += [[(ids, start, 0.0)]] * (-len(groups) % world)
+    return [groups[rank::world] for rank in range(world)]
+
+
+def weighted_loss(model, group):
+    """Sum over the group's sequences of weight x cross entropy of the target tokens."""
+    import torch
+    width = max(len(ids) for ids, _, _ in group)
+    device = next(model.parameters()).device
+    tokens = torch.tensor([ids + [0] * (width - len(ids)) for ids, _, _ in group], device=device)  # (B, T)
+    mask = torch.tensor([[1] * len(ids) + [0] * (width - len(ids)) for ids, _, _ in group], device=device)
+    weight = torch.tensor([[w * (start <= t < len(ids)) for t in range(1, width)] for ids, start, w in group],
+                          device=device)  # (B, T-1): weight of predicting token t
+    logits = model(input_ids=tokens, attention_mask=mask).logits[:, :-1].float()
+    return (torch.nn.functional.cross_entropy(logits.transpose(1, 2), tokens[:, 1:], reduction="none") * weight).sum()
+
+
+def build_scratch_model(folder, examples, args):
+    """Writes a small random Llama and a tokenizer: byte-level BPE in words, what all prompts share is one token each."""
+    import tokenizers
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    words = tokenizers.pre_tokenizers
+    bpe = tokenizers.Tokenizer(tokenizers.models.BPE())
+    bpe.pre_tokenizer = words.Sequence([words.Split(tokenizers.Regex(r"(?<=\w) [\w.']+|[\w.']+|[^\w.']+"), "isolated"),
+                                        words.ByteLevel(add_prefix_space=False, use_regex=False)])
+    bpe.decoder = tokenizers.decoders.ByteLevel()
+    bpe.train_from_iterator([e["prompt"] + e["target"] for e in examples], tokenizers.trainers.BpeTrainer(
+        vocab_size=2048, special_tokens=["<pad>", "<eos>"], show_progress=False, initial_alphabet=words.ByteLevel.alphabet()))
+    bpe.add_tokens([os.path.commonprefix([e["prompt"] for e in examples])])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, pad_token="<pad>", eos_token="<eos>")
+    torch.manual_seed(args.seed)
+    model = LlamaForCausalLM(LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=args.width, intermediate_size=3 * args.width,
+        num_hidden_layers=args.layers, num_attention_heads=args.width // 32, num_key_value_heads=1,
+        max_position_embeddings=args.max_prompt + args.max_new, tie_word_embeddings=True,
+        pad_token_id=0, eos_token_id=1, bos_token_id=None))
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+# --------------------------------------------------------------------------------------- stage 1: supervised finetuning
+
+def sft_examples(library, lemmas, args):
+    """Prover and conjecturer examples (section 3.1): --sft files as they are, and those mined from the library.
+
+    For theorem B whose proof uses lemma L, the nearest earlier theorem A of the same file that uses L too gives the
+    conjecturer example (L, A) -> B; the nearest earlier A of all gives one for "no lemma".
+    """
+    import reward
+    examples = [row for path in args.sft for row in read_jsonl(path)]
+    for n, e in enumerate(examples, 1):
+        if not (isinstance(e, dict) and isinstance(e.get("prompt"), str) and isinstance(e.get("target"), str)):
+            raise UserError(f'--sft, entry {n}: needs "prompt" and "target"')
+    latest = defaultdict(dict)  # file -> lemma or None -> latest theorem that uses it
+    for b in library:
+        examples.append(prover_example(b, args))
+        seen = latest[b.get("file")]
+        uses = [*sorted(reward.invoked(b["proof"], lemmas)), None]
+        examples += [conjecturer_example({**seen[L], "lemma": L}, b["statement"], lemmas) for L in uses if L in seen]
+        seen.update(dict.fromkeys(uses, b))
+    return examples
+
+
+def stage_1(library, lemmas, args):
+    """Builds and pretrains the base (scratch), finetunes on SFT data. Returns (base, adapter or None, sampling model)."""
+    base, examples = args.model, sft_examples(library, lemmas, args)
+    if args.model == "scratch":
+        base = f"{args.out}/base/merged"
+        if not os.path.exists(f"{args.out}/base"):
+            build_scratch_model(f"{args.out}/random", examples, args)
+            train(f"{args.out}/base", f"{args.out}/random", None,
+                  [{"prompt": "", "target": e["prompt"] + e["target"]} for e in examples], args,
+                  lr=args.pretrain_lr, epochs=args.pretrain_epochs, full=True)
+            shutil.rmtree(f"{args.out}/random")
+    elif args.iters == 0:
+        return base, None, base
+    return finetune(f"{args.out}/sft", base, None, examples, args, lr=args.sft_lr, epochs=args.sft_epochs)[:3]
+
+
+def finetune(folder, base, adapter, examples, args, **how):
+    """LoRA (or full, --lora_r 0) training. Returns (base to go on from, its adapter, sampling model, loss)."""
+    full = args.lora_r == 0
+    loss = train(folder, base, adapter, examples, args, full=full, **how)
+    merged = f"{folder}/merged"
+    return (merged, None, merged, loss) if full else (base, f"{folder}/adapter", merged, loss)
+
+
+# ------------------------------------------------------------------------------------------------ stage 2: self-play
+
+@dataclass
+class History:
+    """What self-play remembers: best pass rate per given statement tried, attempts of the last iterations, totals."""
+    best: dict = field(default_factory=dict)
+    replay: deque = field(default_factory=deque)
+    proofs: int = 0
+    tokens: int = 0
+
+    def proved(self):
+        return sum(rate > 0 for rate in self.best.values())
+
+    def add(self, attempts, stats):
+        import reward
+        rates = reward.pass_rates([a for a in attempts if a["role"] == "given"])
+        for s, rate in rates.items():
+            self.best[s] = max(rate, self.best.get(s, 0))
+        self.replay.append(attempts)
+        self.proofs += sum(a["count"] for a in attempts)
+        self.tokens += stats["tokens"]
+
+
+def compact(attempts):
+    """Proved attempts as they are; all others of a statement and verdict as one row with their number."""
+    others = {}
+    for a in attempts:
+        if a["verdict"] == "proved":
+            yield a
+        else:
+            row = others.setdefault((a["statement"], a["verdict"]),
+                                    {k: a[k] for k in ("statement", "role", "verdict")} | {"proof": "", "count": 0})
+            row["count"] += a["count"]
+    yield from others.values()
+
+
+def self_play_iteration(t, given, library, lemmas, history, policy, args):
+    """One iteration of self-play (section 3). policy = (base, adapter, sampling model). Returns (policy, metrics)."""
+    import reward
+    folder, (base, adapter, model) = f"{args.out}/iter_{t:02d}", policy
+    draw = rng(args, t, "given")
+    seconds, clock = {}, time.time()
+
+    def lap(name):
+        nonlocal clock
+        seconds[name], clock = round(time.time() - clock, 2), time.time()
+
+    unproved = [s for s in given if not history.best.get(s["statement"])]
+    again = [s for s in given if (rate := history.best.get(s["statement"])) and
+             (rate < args.seed_rate or draw.random() < args.resample)]
+    statements = unproved + again
+
+    # Conjecture: from the proofs of given statements, write new statements.
+    seeds = phase(f"{folder}/seeds.jsonl", lambda: choose_seeds(history, library, lemmas, len(statements), t, args))
+    conjectures = phase(f"{folder}/conjectures.jsonl",
+                        lambda: conjecture(folder, seeds, given, lemmas, len(statements), len(unproved), t, model, args))
+    tried = [c for c in conjectures if c["tried"]]
+    lap("conjecture")
+
+    # Prove and verify: K samples for each given statement and conjecture.
+    K = args.K if t else args.K0
+    spare = K * (len(statements) - len(tried)) // max(1, len(statements))
+    jobs = [{**s, "role": "given", "n": K + max(0, spare)} for s in statements]
+    jobs += [{**c, "role": "conjecture", "n": K} for c in tried]
+    stats = prove(f"{folder}/attempts.jsonl", jobs, model, args)
+    attempts = list(compact(read_jsonl(f"{folder}/attempts.jsonl")))
+    lap("prove")
+
+    # Reward: keep barely provable, relevant, elegant conjectures, reweighted towards the unproved statements.
+    of_conjectures = [a for a in attempts if a["role"] == "conjecture"]
+    rewards = phase(f"{folder}/rewards.jsonl", lambda: reward.select(
+        tried, of_conjectures, [s["statement"] for s in unproved],
+        lambda texts: embed(f"{folder}/embeddings", texts, model, args), challenge=args.challenge,
+        elegance=args.elegance, elegance_group=args.elegance_group, reweight=args.reweight, kappa=args.kappa,
+        seed=args.seed))
+    lap("reward")
+
+    # Train: the same model on both roles.
+    history.add(attempts, stats)
+    examples = phase(f"{folder}/examples.jsonl", lambda: training_examples(history, rewards, lemmas, args))
+    loss = None
+    if examples and args.prover == "on":
+        *policy, loss = finetune(f"{folder}/model", base, adapter, examples, args, lr=args.lr, epochs=args.epochs)
+    lap("train")
+    return policy, metrics(t, given, unproved, seeds, conjectures, attempts, rewards, examples, history, loss,
+                           {**seconds, **{k: v for k, v in stats.items() if k != "tokens"}}, lemmas)
+
+
+def choose_seeds(history, library, lemmas, budget, t, args):
+    """Seeds (statement, proof, lemma) from the replayed proofs of given statements, at most `budget` (step 1)."""
+    import reward
+    if args.conjecturer == "off":
+        return []
+    draw, count, seeds = rng(args, t, "seeds"), Counter(), {}
+    proofs = [a for attempts in history.replay for a in attempts if a["role"] == "given" and
+              a["verdict"] == "proved" and history.best[a["statement"]] > args.seed_rate]
+    proofs += library if args.library_seeds else []
+    draw.shuffle(proofs)
+    for p in proofs:
+        for lemma in sorted(reward.invoked(p["proof"], lemmas)) + [None] * (draw.random() < 0.5):
+            if (p["statement"], lemma) in seeds or lemma and count[lemma] >= args.lemma_cap * budget:
+                continue
+            count[lemma] += 1
+            seeds[p["statement"], lemma] = {"statement": p["statement"], "proof": p["proof"], "lemma": lemma,
+                                            **({"header": p["header"]} if "header" in p else {})}
+    return list(itertools.islice(seeds.values(), budget))
+
+
+def conjecture(folder, seeds, given, lemmas, n_statements, n_unproved, t, model, args):
+    """Samples conjectures, lets Lean check that they are new and well-formed, marks those to be tried (step 2)."""
+    if not seeds:
+        return
+    n = max(1, min(args.per_seed, 3 * n_statements // len(seeds)))
+    rows = [{**seed, "prompt": conjecturer_prompt(lemmas.get(seed["lemma"]), seed["statement"], seed["proof"]), "n": n}
+            for seed in seeds]
+    parsed = [{"statement": parse_conjecture(text), "lemma": row["lemma"], "seed": row["statement"],
+               "seed_proof": row["proof"], **({"header": row["header"]} if "header" in row else {})}
+              for row, texts in sample(f"{folder}/conjecture", rows, STOP_CONJECTURE, model, args, {}) for text in texts]
+    rng(args, t, "conjectures").shuffle(parsed)
+    checked = lean_check.check_statements(parsed, known=[s["statement"] for s in given], **lean_options(args))
+    places = n_unproved
+    for c in tqdm(checked, desc="  Lean, conjectures", total=len(parsed), leave=False):
+        tried = c["verdict"] == "ok" and places > 0
+        places -= tried
+        yield {**c, "tried": bool(tried)}
+    shutil.rmtree(f"{folder}/conjecture")
+
+
+def prove(path, jobs, model, args):
+    """Samples proofs and has Lean check them as they come (steps 3, 4); returns stats: tokens, seconds of each part.
+
+    jobs: statements with "n", the number of samples. Writes one line for each distinct (statement, proof).
+    """
+    folder, stats = path.removesuffix(".jsonl"), {"tokens": 0}
+    if os.path.exists(path):
+        with open(folder + ".json") as f:
+            return json.load(f)
+    rows = [{**j, "prompt": prover_prompt(j["statement"], j.get("header", args.header)), "keep": j["statement"]}
+            for j in jobs]
+
+    def attempts():
+        fields = ("statement", "header", "name", "split", "role", "lemma")
+        for row, texts in sample(folder, rows, STOP_PROOF, model, args, stats):
+            for proof, count in Counter(texts).items():
+                yield {**{k: row[k] for k in fields if k in row}, "proof": proof, "count": count}
+
+    def verdicts():
+        start, crashed, total, lean = time.time(), 0, 0, 0.0
+        for a in lean_check.check(attempts(), **lean_options(args)):
+            total, crashed, lean = total + 1, crashed + (a["verdict"] == "crashed"), lean + a["seconds"]
+            yield a
+        if crashed > 0.1 * total:
+            raise RuntimeError(f"Lean failed on {crashed} of {total} proofs ({a['message']}); mend it and start again")
+        sampling = stats.pop("seconds", 0)
+        stats.update(sample=round(sampling, 2), prove_wait=round(time.time() - start - sampling, 2), lean=round(lean, 2))
+        with open(folder + ".json", "w") as f:
+            json.dump(stats, f)
+
+    write_jsonl(path, verdicts())
+    shutil.rmtree(folder, ignore_errors=True)
+    return stats
+
+
+def lean_options(args):
+    return dict(lean=args.lean, project=args.lean_project, header=args.header, workers=args.lean_workers or None,
+                timeout=args.timeout, heartbeats=args.heartbeats, memory=args.memory)
+
+
+def training_examples(history, rewards, lemmas, args):
+    """Proofs of statements with pass rate <= 1/2 in the replay, and kept conjectures, with weights (step 6)."""
+    import reward
+    replay = [a for attempts in history.replay for a in attempts]
+    rates = reward.pass_rates(replay)
+    proofs = {(a["statement"], a["proof"]): a for a in replay if a["verdict"] == "proved"
+              and rates[a["statement"]] <= args.train_rate}
+    for a, weight in zip(proofs.values(), reward.proof_weights(list(proofs.values()), args.gamma), strict=True):
+        yield prover_example(a, args, weight)
+    for c in rewards if args.conjecturer == "on" else ():
+        if c["weight"] > 0:
+            seed = {"statement": c["seed"], "proof": c["seed_proof"], "lemma": c["lemma"]}
+            yield conjecturer_example(seed, c["statement"], lemmas, c["weight"])
+
+
+# --------------------------------------------------------------------------------------- stage 3: final re-training
+
+def stage_3(folder, base, library, lemmas, args, upto):
+    """From the base: SFT data and all proofs found, of given statements and of challenging conjectures (section 3.3)."""
+    import reward
+    draw, proofs = rng(args, folder), defaultdict(dict)
+    for t in range(upto):
+        attempts = list(compact(read_jsonl(f"{args.out}/iter_{t:02d}/attempts.jsonl")))
+        rates = reward.pass_rates(attempts)
+        for a in attempts:
+            if a["verdict"] == "proved" and (a["role"] == "given" or rates[a["statement"]] <= args.challenge):
+                proofs[a["statement"]][a["proof"]] = a
+    found = [a for p in proofs.values() for a in draw.sample(list(p.values()), min(len(p), args.retrain_proofs))]
+    examples = sft_examples(library, lemmas, args)
+    examples += [prover_example(a, args, math.exp(-args.gamma * len(a["proof"]))) for a in found]
+    return finetune(folder, base, None, examples, args, lr=args.retrain_lr, epochs=args.sft_epochs)[:3]
+
+
+# ------------------------------------------------------------------------------------------------ metrics and pictures
+
+def histogram(rates):
+    """Counts of pass rate 0, then of the eight equal bins of (0, 1]."""
+    bins = Counter(math.ceil(r * 8) for r in rates)
+    return [bins[i] for i in range(9)]
+
+
+def mean(values):
+    values = list(values)
+    return sum(values) / len(values) if values else 0.0
+
+
+def metrics(t, given, unproved, seeds, conjectures, attempts, rewards, examples, history, loss, seconds, lemmas):
+    """One line of metrics.jsonl; every figure is explained at the top of this file."""
+    import reward
+    rates = reward.pass_rates(attempts)
+    tried = [c["statement"] for c in conjectures if c["tried"]]
+    proofs = [a for a in attempts if a["verdict"] == "proved"]
+    verdicts = Counter()
+    for a in attempts:
+        verdicts[a["verdict"]] += a["count"]
+    kept = [r for r in rewards if r["weight"] > 0]
+    rate = {name: [rates[s] for s in group if s in rates] for name, group in
+            (("given", [s["statement"] for s in unproved]), ("conjectures", tried))}
+    conjecture_prompts = sum(e["target"].endswith(STOP_CONJECTURE) for e in examples)
+    return {
+        "iteration": t, "given": len(given), "proved": history.proved(),
+        "cumulative": round(history.proved() / len(given), 4), "proofs": history.proofs, "tokens": history.tokens,
+        "seeds": len(seeds), "sampled": len(conjectures),
+        "wellformed": sum(c["verdict"] in ("ok", "duplicate") for c in conjectures),
+        "distinct": sum(c["verdict"] == "ok" for c in conjectures), "tried": len(tried),
+        "provable": sum(r > 0 for r in rate["conjectures"]),
+        "barely": sum(r["reason"] not in ("unproved", "too easy", "unjudged") for r in rewards), "kept": len(kept),
+        "rate_given": round(mean(rate["given"]), 4), "rate_conjectures": round(mean(rate["conjectures"]), 4),
+        "hist_given": histogram(rate["given"]), "hist_conjectures": histogram(rate["conjectures"]),
+        "len_conjectures": round(mean(map(len, tried)), 1), "len_kept": round(mean(len(r["statement"]) for r in kept), 1),
+        "lemmas": len({lemma for a in proofs for lemma in reward.invoked(a["proof"], lemmas)}),
+        "proofs_each": round(len(proofs) / max(1, len({a["statement"] for a in proofs})), 2),
+        "examples_proofs": len(examples) - conjecture_prompts, "examples_conjectures": conjecture_prompts,
+        "verdicts": dict(sorted(verdicts.items())), "loss": loss and round(loss, 4), "seconds": seconds}
+
+
+HEADING = "iter      proved        proofs  conjectures: sampled wellformed barely kept  rate: given conj." \
+          "  seconds: sample  Lean  wait train    loss"
+
+
+def report(m):
+    s = m["seconds"]
+    return (f"{m['iteration']:4d} {m['proved']:6d}/{m['given']:<6d} {m['proofs']:8d}               {m['sampled']:6d} "
+            f"{m['wellformed']:10d} {m['barely']:6d} {m['kept']:4d} {m['rate_given']:12.3f} {m['rate_conjectures']:5.3f} "
+            f"{s['conjecture'] + s['sample']:16.1f} {s['lean']:5.1f} {s['prove_wait']:5.1f} {s['train']:5.1f} "
+            + ("       -" if m["loss"] is None else f"{m['loss']:8.3f}"))
+
+
+def plot(runs, path):
+    """Left: proved given statements against proofs sampled. Right: pass rates of conjectures and given statements."""
+    try:
+        import matplotlib
+    except ImportError:
+        print(f"{path} not drawn: pip install matplotlib")
+        return
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    fig, (left, right) = plt.subplots(1, 2, figsize=(11, 4))
+    for i, run in enumerate(runs):
+        rows = list(read_jsonl(f"{run}/metrics.jsonl"))
+        if not rows:
+            continue
+        left.plot([m["proofs"] for m in rows], [m["proved"] for m in rows], marker=".", label=os.path.basename(run))
+        for name, shift, style in (("hist_given", -0.2, "//"), ("hist_conjectures", 0.2, "")):
+            total = [sum(m[name][b] for m in rows) for b in range(9)]
+            if sum(total):
+                width = 0.4 / len(runs)
+                right.bar([b + shift + (i - (len(runs) - 1) / 2) * width for b in range(9)],
+                          [n / sum(total) for n in total], width, color=f"C{i}", hatch=style, edgecolor="white",
+                          label=f"{os.path.basename(run)}: {'unproved given' if style else 'conjectures'}")
+    left.set(xlabel="proofs sampled", ylabel="given statements proved so far", title="cumulative proved")
+    right.set(xlabel="pass rate (0, then eighths)", ylabel="share of statements", title="pass rates, whole run",
+              xticks=range(9), xticklabels=["0"] + [f"≤{b}/8" for b in range(1, 9)], yscale="log")
+    for axis in (left, right):
+        axis.legend(fontsize=8)
+    fig.tight_layout()
+    fig.savefig(path, dpi=120)
+    plt.close(fig)
+    print(f"drawn: {path}")
+
+
+# ---------------------------------------------------------------------------------------------------------- evaluation
+
+def evaluate(model, args):
+    """Samples --samples proofs of every statement of the --eval files; prints and writes pass@k per split."""
+    for path in args.eval:
+        folder = f"{args.out}/eval/{os.path.splitext(os.path.basename(path))[0]}_{args.samples}"
+        statements = load_statements(path)
+        prove(f"{folder}/attempts.jsonl", [{**s, "role": "given", "n": args.samples} for s in statements], model, args)
+        passed, judged = Counter(), Counter()
+        with open(f"{folder}/proofs.lean", "w") as lean:
+            for a in read_jsonl(f"{folder}/attempts.jsonl"):
+                judged[a["statement"]] += a["count"] * (a["verdict"] != "crashed")
+                if a["verdict"] == "proved":
+                    if not passed[a["statement"]]:
+                        lean.write(f"-- {a['name']}\n{a['statement']}{a['proof']}\n\n")
+                    passed[a["statement"]] += a["count"]
+        result = {}
+        for split in sorted({s["split"] for s in statements}):
+            counts = [(judged[s["statement"]], passed[s["statement"]]) for s in statements if s["split"] == split]
+            result[split] = {f"pass@{k}": pass_at_k(counts, k, rng(args, "eval"))
+                             for k in (2**i for i in range(args.samples.bit_length())) if k <= args.samples}
+            print(f"{path}, {split}: {sum(c > 0 for _, c in counts)} of {len(counts)} statements proved")
+            for k, r in result[split].items():
+                print(f"  {k:>9} {100 * r['pass']:6.2f}% ± {100 * r['standard_error']:.2f}   "
+                      f"groups of k: {100 * r['group_mean']:6.2f}% ± {100 * r['group_deviation']:.2f}")
+        with open(f"{folder}/result.json", "w") as f:
+            json.dump(result, f, indent=1)
+
+
+def pass_at_k(counts, k, draw):
+    """pass@k over statements with (samples n, successes c) each.
+
+    pass: mean of the unbiased estimator 1 - C(n-c, k) / C(n, k), with its standard error over statements. Group mean
+    and deviation: the paper's figures, over disjoint groups of k samples (the n samples in random order).
+    """
+    counts = [(n, c) for n, c in counts if n >= k]
+    values = [1 - math.comb(n - c, k) / math.comb(n, k) for n, c in counts]
+    m = mean(values)
+    error = math.sqrt(sum((v - m) ** 2 for v in values)) / max(1, len(values))
+    groups = []
+    orders = [draw.sample([1] * c + [0] * (n - c), n) for n, c in counts]
+    for g in range(min((n // k for n, _ in counts), default=0)):
+        groups.append(mean(any(o[g * k:(g + 1) * k]) for o in orders))
+    mu = mean(groups)
+    return {"pass": m, "standard_error": error, "group_mean": mu,
+            "group_deviation": math.sqrt(mean((x - mu) ** 2 for x in groups)), "statements": len(counts)}
+
+
+# ----------------------------------------------------------------------------------------------------- plan and start
+
+def missing(args):
+    """What a run needs and this machine lacks, each with what brings it."""
+    lacks = []
+    for name in ("statements", "library", "sft", "eval"):
+        lacks += [f"--{name}: no file {path} (README, section The real thing, tells how to make it)"
+                  for path in getattr(args, name) if not os.path.exists(path)]
+    if args.model != "scratch" and not os.path.exists(f"{args.model}/config.json"):
+        if os.path.exists(args.model) or args.model.startswith((".", "/", "~")):
+            lacks.append(f"--model: {args.model} is no folder with a config.json")
+        else:
+            from huggingface_hub import snapshot_download
+            try:
+                snapshot_download(args.model, local_files_only=True)
+            except OSError:
+                lacks.append(f"--model: {args.model} is not on this machine; run: hf download {args.model}")
+    if args.model == "scratch" and not args.library:
+        lacks.append("--library: a scratch model needs theorems to learn from")
+    if args.engine == "vllm" and importlib.util.find_spec("vllm") is None:
+        lacks.append("--engine vllm: not installed; run: pip install vllm (or use --engine hf)")
+    if n_gpus() and n_gpus() % args.tensor_parallel:
+        lacks.append(f"--tensor_parallel {args.tensor_parallel} does not divide the {n_gpus()} GPUs")
+    if "import Mathlib" in args.header and not args.lean_project:
+        lacks.append("--lean_project: the header imports Mathlib; name a built Lake project (README, The real thing)")
+    try:
+        lean_check.find_lean(args.lean, args.lean_project)
+    except lean_check.LeanError as e:
+        lacks.append(f"--lean: {e}")
+    return lacks
+
+
+def dry_run(args):
+    """Prints what a run of these flags samples, checks, needs in memory and on disk, and what this machine lacks."""
+    shape, source = model_shape(args)
+    lacks = missing(args)
+    known = all(os.path.exists(path) for path in args.statements)
+    n = len(load_given(args)) if known else 89_000
+    P, L, d, kv, V = (shape[k] for k in ("params", "layers", "width", "kv", "vocab"))
+    proofs, tokens = 2 * args.K * n, 2 * args.K * n * args.max_new // 2
+    linear = L * (4 * d + 2 * (d + kv) + 3 * (d + shape["mlp"]))  # inputs + outputs of all linear layers
+    lora = args.lora_r * linear or P
+    weights = 2 * P if args.lora_r else 4 * P
+    activations = args.tokens_per_step * (2 * d * L + 40 * d + 12 * V)
+    trainer = weights + 16 * lora * (1 if args.lora_r else 0.75) + activations
+    sampler = 2 * P / args.tensor_parallel
+    cache = 0.9 * args.gpu_memory * 1e9 - sampler
+    merged, adapter, attempt = 2 * P if args.preset == "paper" else 4 * P, 4 * lora if args.lora_r else 0, 600
+    gb = lambda x: f"{x / 1e9:,.1f} GB"  # noqa: E731
+    print(f"""model            {args.model}: {P / 1e9:.2f}B parameters, {L} layers, width {d} ({source})
+statements       {n:,} ({", ".join(args.statements) if known else "assumed: LeanWorkbook; the file is not here"})
+iterations       {args.iters}, each at most (numbers fall as statements get proved):
+  conjectures    {min(args.per_seed, 3) * n:,} sampled, {n:,} tried
+  proofs         {proofs:,} sampled and checked (iteration 0: {2 * args.K0 * n:,}); about {tokens / 1e9:,.2f}B tokens if half of
+                 --max_new is used
+whole run        {2 * n * (args.K0 + args.K * max(0, args.iters - 1)) * (args.iters > 0):,} proofs; evaluation: {args.samples} a statement
+processes        {args.procs} x {args.tensor_parallel} GPU for sampling, {args.procs} for training, of {args.gpu_memory:g} GB each
+  sampler        weights {gb(sampler)} + KV cache {gb(max(0, cache))}: {max(0, cache) * args.tensor_parallel / (4 * L * kv):,.0f} tokens at a time
+  trainer        weights {gb(weights)} + {"LoRA" if args.lora_r else "gradients"} and optimizer {gb(16 * lora if args.lora_r else 12 * P)} \
++ activations {gb(activations)} = {gb(trainer)}
+disk             an iteration {gb(merged + adapter + proofs * attempt)} (merged model, adapter, attempts of {attempt} bytes), \
+whole run {gb((args.keep or args.iters) * (merged + adapter) + 3 * merged + args.iters * proofs * attempt)}""")
+    if trainer > 0.95e9 * args.gpu_memory:
+        print(f"warning          training needs {gb(trainer)} of {args.gpu_memory:g}: lower --tokens_per_step"
+              + (" or --lora_r" if args.lora_r else ", or use LoRA (--lora_r 64)"))
+    if cache < 2e9:
+        print("warning          no room for a KV cache: raise --tensor_parallel")
+    print("missing here     " + ("\n                 ".join(lacks) or "nothing"))
+
+
+def model_shape(args):
+    """Sizes of the model from its config.json; those of the default 7B model if it is not on this machine."""
+    if args.model == "scratch":
+        w, n = args.width, args.layers
+        return dict(params=n * (2 * w * w + 64 * w + 9 * w * w) + 600 * w, layers=n, width=w, kv=32, mlp=3 * w,
+                    vocab=600), "built on the spot"
+    from transformers import AutoConfig
+    try:
+        c = AutoConfig.from_pretrained(args.model, local_files_only=True)
+    except OSError:
+        return dict(params=6_910_000_000, layers=30, width=4096, kv=4096, mlp=11008, vocab=102400), \
+            "assumed: it is not on this machine"
+    d, n, heads = c.hidden_size, c.num_hidden_layers, c.num_attention_heads
+    kv = (getattr(c, "num_key_value_heads", None) or heads) * (getattr(c, "head_dim", None) or d // heads)
+    mlp, vocab = c.intermediate_size, c.vocab_size
+    params = n * (2 * d * d + 2 * d * kv + 3 * d * mlp) + vocab * d * (1 if c.tie_word_embeddings else 2)
+    return dict(params=params, layers=n, width=d, kv=kv, mlp=mlp, vocab=vocab), "config.json"
+
+
+def settle(args, command):
+    """Checks the flags, makes the run folder and writes config.json; refuses a folder made with other flags."""
+    free = {"iters", "procs", "keep", "overwrite", "dry_run", "gpu_memory", "plot", "eval", "samples", "lean_workers",
+            "no_retrain"}
+    path = f"{args.out}/config.json"
+    if args.overwrite and os.path.exists(path):
+        shutil.rmtree(args.out)
+    if os.path.exists(path):
+        with open(path) as f:
+            old = json.load(f)["flags"]
+        differ = [f"--{k} {old.get(k)} -> {v}" for k, v in vars(args).items() if k not in free and old.get(k) != v]
+        if differ:
+            raise UserError(f"{args.out} was made with other flags: {', '.join(differ)}; use another --out or --overwrite")
+        return
+    try:
+        if os.path.isdir(args.out) and os.listdir(args.out) and not glob.glob(f"{args.out}/sft"):
+            raise UserError(f"{args.out} exists and is no run folder; use another --out")
+        from importlib.metadata import version
+        packages = {p: version(p) for p in ("torch", "transformers", "peft")}
+        os.makedirs(args.out, exist_ok=True)
+        with open(path + ".tmp", "w") as f:
+            json.dump({"command": command, "flags": vars(args), "python": sys.version.split()[0], **packages,
+                       "lean": lean_check.find_lean(args.lean, args.lean_project)[1]}, f, indent=1)
+        os.replace(path + ".tmp", path)
+    except OSError as e:
+        raise UserError(f"--out {args.out}: cannot be written ({e.strerror})") from None
+
+
+def check_input(args):
+    """Given statements, library and lemma dictionary, once all files, the model and Lean are found in order."""
+    if args.iters < 0 or args.procs < 1 or args.K < 1:
+        raise UserError("--iters must be 0 or more, --procs and --K 1 or more")
+    if lacks := missing(args):
+        raise UserError("\n".join(["missing:"] + [f"  {line}" for line in lacks]) if len(lacks) > 1 else lacks[0])
+    for path in args.eval:
+        load_statements(path)
+    trial = {"statement": "theorem stp_trial : True := by", "proof": "\n  exact True.intro"}
+    verdict = next(iter(lean_check.check([trial], **lean_options(args))))
+    if verdict["verdict"] != "proved":
+        raise UserError(f"--lean, --header: Lean does not prove True under the header ({verdict['message']})")
+    return load_given(args), *load_library(args)
+
+
+def run(args):
+    given, library, lemmas = check_input(args)
+    settle(args, " ".join(sys.argv))
+    start = base, _, model = stage_1(library, lemmas, args)
+    policy, history = start, History(replay=deque(maxlen=args.replay))
+    path = f"{args.out}/metrics.jsonl"
+    rows = list(read_jsonl(path)) if os.path.exists(path) else []
+    print(HEADING)
+    for t in range(args.iters):
+        folder = f"{args.out}/iter_{t:02d}"
+        if t < len(rows):  # finished in an earlier run
+            with open(f"{folder}/attempts.json") as f:
+                history.add(list(compact(read_jsonl(f"{folder}/attempts.jsonl"))), json.load(f))
+            if os.path.exists(f"{folder}/model"):
+                policy = ((f"{folder}/model/merged", None) if args.lora_r == 0 else (base, f"{folder}/model/adapter"))
+                policy = (*policy, f"{folder}/model/merged")
+        else:
+            policy, row = self_play_iteration(t, given, library, lemmas, history, policy, args)
+            rows.append(row)
+            write_jsonl(path, rows)
+        print(report(rows[t]), flush=True)
+        if args.restart_every and (t + 1) % args.restart_every == 0 and t + 1 < args.iters:
+            policy = stage_3(f"{args.out}/restart_{t + 1:02d}", base, library, lemmas, args, upto=t + 1)
+        if args.keep and t >= args.keep:
+            shutil.rmtree(f"{args.out}/iter_{t - args.keep:02d}/model", ignore_errors=True)
+    model = policy[2]
+    if args.iters and not args.no_retrain:
+        print("final re-training from the base model")
+        model = stage_3(f"{args.out}/final_{args.iters:02d}", base, library, lemmas, args, upto=args.iters)[2]
+    print(f"final model: {model}")
+    if args.samples:
+        evaluate(model, args)
+    if rows:
+        plot([args.out], f"{args.out}/progress.png")
+
+
+def main():
+    args = parse_args()
+    why = "CUDA device found" if n_gpus() else "no CUDA device"
+    print(f"{why}: {args.preset} preset" + ("; 7B run: see README" if args.preset == "tiny" else ""), flush=True)
+    try:
+        if args.plot:
+            plot(args.plot, "progress.png")
+        elif args.dry_run:
+            dry_run(args)
+        else:
+            run(args)
+    except (UserError, lean_check.LeanError) as e:
+        print(f"stp.py: {e}", file=sys.stderr)
+        return 2
+    except RuntimeError as e:
+        print(f"stp.py: {e}\nThe same command goes on from the last finished phase.", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from the last finished phase", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
