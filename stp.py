@@ -84,7 +84,7 @@ PRESETS = {
         library_seeds=True,                                                # a small given set yields too few seeds
         max_prompt=384, max_new=192, K=8, K0=8, samples=8, shard=512,           # 15 minutes on two cores
         lora_r=32, lora_alpha=64, lr=1e-3, sft_lr=2e-3, retrain_lr=2e-3,       # a small model takes large steps
-        sft_epochs=4, batch_size=32, timeout=5.0),
+        sft_epochs=1, batch_size=32, timeout=5.0),
 }
 
 
@@ -122,9 +122,9 @@ def parse_args(argv=None):
     g = p.add_argument_group("model")
     g.add_argument("--model", default="deepseek-ai/DeepSeek-Prover-V1.5-SFT",
                    help="base model, hub name or folder; scratch: build and pretrain a tiny one on --library")
-    g.add_argument("--layers", type=int, default=4, help="scratch model: layers")
-    g.add_argument("--width", type=int, default=128, help="scratch model: hidden size, a multiple of 32")
-    g.add_argument("--pretrain_epochs", type=int, default=6, help="scratch model: epochs on all tokens of the SFT data")
+    g.add_argument("--layers", type=int, default=3, help="scratch model: layers")
+    g.add_argument("--width", type=int, default=96, help="scratch model: hidden size, a multiple of 32")
+    g.add_argument("--pretrain_epochs", type=int, default=6, help="scratch model: epochs of all weights on the SFT data")
     g.add_argument("--pretrain_lr", type=float, default=3e-3, help="scratch model: learning rate")
     g.add_argument("--lora_r", type=int, default=64, help="LoRA rank on all linear layers; 0: full finetune")
     g.add_argument("--lora_alpha", type=int, default=128, help="LoRA scale times rank")
@@ -708,8 +708,7 @@ def stage_1(library, lemmas, args):
         base = f"{args.out}/base/merged"
         if not os.path.exists(f"{args.out}/base"):
             build_scratch_model(f"{args.out}/random", examples, args)
-            train(f"{args.out}/base", f"{args.out}/random", None,
-                  [{"prompt": "", "target": e["prompt"] + e["target"]} for e in examples], args,
+            train(f"{args.out}/base", f"{args.out}/random", None, examples, args,
                   lr=args.pretrain_lr, epochs=args.pretrain_epochs, full=True)
             shutil.rmtree(f"{args.out}/random")
     elif args.iters == 0:
