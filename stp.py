@@ -471,7 +471,7 @@ def hf_engine(model, tokenizer, stop, args, batch=256, tokens=32):
                     new = generate([prompt + done for _, prompt, done in group]).tolist()
                 for (i, prompt, done), ids in zip(group, new, strict=True):
                     done = (done + ids)[:args.max_new]
-                    ended = tokenizer.eos_token_id in ids
+                    ended = tokenizer.eos_token_id in done
                     if ended:
                         done = done[:done.index(tokenizer.eos_token_id)]
                     text = tokenizer.decode(done, skip_special_tokens=True)
