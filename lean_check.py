@@ -380,7 +380,7 @@ def run_lean(pool, jobs):
                 break
             try:
                 m = json.loads(line)
-                at, data, severity = m["pos"]["line"], m["data"], m["severity"]
+                at, data, _ = m["pos"]["line"], m["data"], m["severity"]
             except (ValueError, KeyError, TypeError):
                 continue  # not a message of Lean's
             if at != ends[k + 1] or k < 0 and data != secret:

@@ -12,7 +12,7 @@ Differences from the paper and its official code:
 2. Greedy splits a statement's mass when a conjecture is full, so that no weight passes kappa.
 3. Conjectures with the same embedding share their weight; the order of the inputs does not matter.
 
-An attempt is {"statement", "proof", "verdict", "count"}: one per distinct (statement, proof), `count` samples.
+An attempt is {"statement", "proof", "verdict", "count"}: distinct (statement, proof), sampled `count` times.
 Verdict "crashed" (the checker failed, not the proof) is no evidence; any other but "proved" is a failure.
 """
 import argparse
@@ -63,9 +63,9 @@ def select(conjectures, attempts, unproved, embed, *, challenge=0.25, relevant_c
     Reasons, in the order of the filters (section 3.2; cap and groups as in the official code):
       "unjudged"                   no judged sample
       "unproved", "too easy"       pass rate 0; above `challenge` (1: no upper limit)
-      "irrelevant (over the cap)"  no verified proof uses its lemma. Such conjectures go on with lemma None, at
+      "irrelevant (over the cap)"  no verified proof uses its lemma. Such conjectures stay with lemma None, at
                                    most max(relevant_cap[0] * lemma-using ones, relevant_cap[1]), by `seed`
-      "inelegant"                  min over verified proofs of len(proof) / len(statement) is under the quantile
+      "inelegant"                  min over verified proofs of len(proof) / len(statement) under the quantile
                                    `elegance` (0: off) of its lemma's group, or of "all" as the paper writes
       "weight 0"                   the reweighting (function `reweight`) gives it nothing
     `unproved`: statements. `embed`: n strings -> (n, d) tensor, called once, or not if there is no choice.
@@ -76,7 +76,7 @@ def select(conjectures, attempts, unproved, embed, *, challenge=0.25, relevant_c
     for a in attempts:
         if a["verdict"] == "proved":
             proofs[a["statement"]].append(a["proof"])
-    out = [{**c, "pass_rate": rates.get(c["statement"]), "reason": "kept", "weight": 0.0} for c in conjectures]
+    out = [{**c, "pass_rate": rates.get(c["statement"]), "reason": "kept", "weight": 0.} for c in conjectures]
 
     def kept():
         return [c for c in out if c["reason"] == "kept"]
@@ -138,7 +138,7 @@ def reweight(e, u, kappa=4.0, method="optimal", seed=0):
     statement goes to the most similar conjectures that are not full. "uniform": ones. N = 0 gives (0,), M = 0
     ones. ValueError for wrong shapes, NaN, infinite or zero vectors, kappa < 1, an unknown method.
 
-    Three unproved statements lie at the first conjecture, one at the second; kappa 1.5 fills the first at 3/4.
+    Three unproved statements lie at the first conjecture, one at the second; kappa 1.5 fills it at 3/4:
     >>> reweight(torch.eye(2), torch.eye(2)[[0, 0, 0, 1]], kappa=1.5).tolist()
     [1.5, 0.5]
     """
@@ -190,7 +190,7 @@ def _costs(e, u, block=2**18, held=2**25):
 
 
 def _greedy(blocks, b, m):
-    """Cost and row masses (N,) of the official plan: each of m statements gives 1/m to its nearest open rows."""
+    """Cost and row masses (N,) of the official plan: each of m statements gives 1/m to the nearest rows."""
     left, shut, cost = b.cpu().clone(), torch.zeros(len(b), dtype=b.dtype), 0.0
     for _, cs in blocks():
         for c in cs.cpu():
@@ -210,7 +210,7 @@ def _optimal(blocks, a, b, best, mass, tol=0.003, passes=1000):
 
     The dual of the transport problem in prices x (N,); a dummy statement of cost 0 takes the spare capacity:
         max_x  sum_j a_j min_i (c_ij + x_i)  +  (kappa - 1) min_i x_i  -  sum_i b_i x_i
-    Each min is smoothed to -eps log sum exp(-./eps) (entropic transport, Cuturi 2013). L-BFGS finds the prices
+    Each min is smoothed to -eps log sum exp(-./eps) (entropic transport, Cuturi 2013). L-BFGS finds prices
     (Blondel et al. 2018) in fewer passes than Sinkhorn's iteration. eps shrinks until the cost of the rounded
     plan and the unsmoothed dual, which hold the minimum between them, meet.
     """
@@ -242,7 +242,7 @@ def _optimal(blocks, a, b, best, mass, tol=0.003, passes=1000):
         if cost < best:
             best, mass = cost, rounded
         done += 10  # passes of the rounding
-        if cost - smooth <= max(tol / 3 * cost, 0.2 * (smooth - bound)):  # else stay: x is not good enough yet
+        if cost - smooth <= max(tol / 3 * cost, 0.2 * (smooth - bound)):  # else x is not good enough yet
             eps *= 0.35
     return best, mass, bound
 
@@ -293,8 +293,8 @@ def _lp(e, u, kappa):
 
 
 def benchmark(sizes=((50, 100), (150, 300), (300, 600), (1000, 10_000)), d=512):
-    """Print cost and seconds of the methods and of the LP for rising sizes (eight clusters of uneven size)."""
-    print(f"d = {d}, {torch.get_num_threads()} threads; cost = sum pi_ij (1 - cos_ij); bound: proven by optimal\n"
+    """Print cost and seconds of the methods and of the LP for rising sizes (eight uneven clusters)."""
+    print(f"d = {d}, {torch.get_num_threads()} threads; cost = sum pi_ij (1 - cos_ij); bound: proven\n"
           f"{'N':>5} {'M':>6} kappa  uniform   greedy      s  optimal      s    bound       LP      s")
     for n, m in sizes:
         rng = torch.Generator().manual_seed(0)
@@ -309,7 +309,8 @@ def benchmark(sizes=((50, 100), (150, 300), (300, 600), (1000, 10_000)), d=512):
                     cost = _lp(e, u, kappa)
                 else:
                     _, cost, bound = _transport(e, u, kappa, method, 0)
-                cells += f"  {cost:.5f} {time.perf_counter() - start:6.2f}" + (f"  {bound:.5f}" if bound else "")
+                cells += f"  {cost:.5f} {time.perf_counter() - start:6.2f}"
+                cells += f"  {bound:.5f}" if bound else ""
             print(cells, flush=True)
 
 
@@ -319,15 +320,15 @@ def plot(path, kappa=2.0):
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
     rng = torch.Generator().manual_seed(1)
-    angles = (torch.cat([0.5 + 0.17 * torch.randn(n, generator=rng), 1.2 + 0.13 * torch.randn(m, generator=rng)])
-              for n, m in ((30, 12), (12, 30)))
+    angles = (torch.cat([0.5 + 0.17 * torch.randn(n, generator=rng),
+                         1.2 + 0.13 * torch.randn(m, generator=rng)]) for n, m in ((30, 12), (12, 30)))
     e, u = (torch.stack([angle.cos(), angle.sin()], 1) for angle in angles)
     figure, axes = plt.subplots(1, 2, figsize=(9, 4.2), layout="constrained")
     for axis, method in zip(axes, ("greedy", "optimal"), strict=True):
         w, cost, _ = _transport(e, u, kappa, method, 0)
         axis.scatter(*(1.06 * u).T, marker="x", c="tab:red", s=24, label="unproved statements")
         axis.scatter(*e.T, marker=".", c="black", s=6, label="conjectures")
-        axis.scatter(*e.T, c="tab:blue", s=90 * w, alpha=0.4, label=f"their weights (area; at most {kappa:g})")
+        axis.scatter(*e.T, c="tab:blue", s=90 * w, alpha=0.4, label=f"their weights (area, <= {kappa:g})")
         axis.set(title=f"{method}: cost {cost:.4f}", aspect="equal", xticks=[], yticks=[])
     axes[0].legend(loc="lower left")
     figure.savefig(path, dpi=110, metadata={"Software": None})
