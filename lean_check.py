@@ -19,6 +19,7 @@ import hashlib
 import itertools
 import json
 import os
+import pty
 import re
 import secrets
 import select
@@ -30,6 +31,7 @@ import sys
 import tempfile
 import threading
 import time
+import tty
 import unicodedata
 from dataclasses import dataclass, field
 
@@ -318,9 +320,9 @@ def judge(messages, report, sketch):
     return "proved", "", axioms
 
 
-def read_lines(process, deadline, memory, tail):
+def read_lines(process, out, deadline, memory, tail):
     """Yields the lines of a Lean process as they come; "timeout" or "memory" (a str) ends them early. stderr goes to tail."""
-    out, err = process.stdout.fileno(), process.stderr.fileno()
+    err = process.stderr.fileno()
     poll, parts, look = select.poll(), [], 0.0
     for fd in (out, err):
         os.set_blocking(fd, False)
@@ -331,7 +333,10 @@ def read_lines(process, deadline, memory, tail):
             kill(process)  # a child it left would keep the pipes open
         ready = [fd for fd, _ in poll.poll(0 if exited else 100)]
         for fd in ready:
-            chunk = os.read(fd, 1 << 16)
+            try:
+                chunk = os.read(fd, 1 << 16)
+            except OSError:  # how a terminal says that its other end is closed
+                chunk = b""
             if not chunk:
                 poll.unregister(fd)
             elif fd == err:
@@ -366,15 +371,22 @@ def run_lean(pool, jobs):
     with pool.cond:
         if pool.stop:
             return jobs
-        process = subprocess.Popen(
-            [*pool.argv, path], cwd=pool.cwd, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, env=ENV)
+        out, terminal = pty.openpty()  # into a pipe, Lean would hold its messages back until 4 kB are full
+        try:
+            tty.setraw(terminal)
+            process = subprocess.Popen([*pool.argv, path], cwd=pool.cwd, stdin=subprocess.DEVNULL, stdout=terminal,
+                                       stderr=subprocess.PIPE, start_new_session=True, env=ENV)
+        except OSError:
+            os.close(out)
+            raise
+        finally:
+            os.close(terminal)
         pool.running.add(process)
         pool.starts += 1
     k, messages, start, why, again, tail = -1, [], time.monotonic(), None, [], bytearray()  # k = -1: the header
     times = [start]
     try:
-        for line in read_lines(process, lambda: times[-1] + (HEADER_TIMEOUT if k < 0 else pool.timeout), pool.memory, tail):
+        for line in read_lines(process, out, lambda: times[-1] + (HEADER_TIMEOUT if k < 0 else pool.timeout), pool.memory, tail):
             if isinstance(line, str):
                 why = line
                 break
@@ -402,7 +414,7 @@ def run_lean(pool, jobs):
             why = "ended"
     finally:
         kill(process)
-        process.stdout.close()
+        os.close(out)
         process.stderr.close()
         os.unlink(path)
         with pool.cond:

@@ -521,47 +521,6 @@ def test_loop(finished):
         assert os.path.getsize(f"{out}/{name}") > 0
 
 
-@pytest.mark.parametrize("moment", ["iter_00/attempts", "iter_01/examples"])
-def test_kill_and_resume_gives_the_same(finished, cut_down, tmp_path, moment):
-    out = tmp_path / "out"
-    shutil.copytree(finished[0], out, ignore=shutil.ignore_patterns("iter_*", "final_*", "eval", "metrics.jsonl"))
-    command = [sys.executable, "stp.py", *map(str, cut_down), "--out", str(out)]
-    config = json.loads((finished[0] / "config.json").read_text())
-    (out / "config.json").write_text(json.dumps({**config, "flags": {**config["flags"], "out": str(out)}}))
-    process = subprocess.Popen(command, cwd=HERE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while not glob.glob(f"{out}/{moment}*") and process.poll() is None:
-        time.sleep(0.05)
-    process.kill()
-    process.wait()
-    assert process.returncode == -signal.SIGKILL
-    assert run_stp(*cut_down, "--out", out).returncode == 0
-    assert timeless(out) == timeless(finished[0])
-
-
-def test_interrupt_leaves_no_process(cut_down, tmp_path):
-    process = subprocess.Popen([sys.executable, "stp.py", *map(str, cut_down), "--out", str(tmp_path / "o")], cwd=HERE,
-                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    while not os.path.exists(tmp_path / "o" / "base.tmp"):
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    assert "the same command goes on" in process.communicate(timeout=60)[1] and process.returncode == 130
-    time.sleep(1)
-    lines = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout.splitlines()
-    assert not [line for line in lines if str(tmp_path) in line]
-
-
-def test_more_iterations_go_on(finished, cut_down, tmp_path):
-    out = tmp_path / "out"
-    shutil.copytree(finished[0], out)
-    config = json.loads((out / "config.json").read_text())
-    (out / "config.json").write_text(json.dumps({**config, "flags": {**config["flags"], "out": str(out)}}))
-    done = timeless(out)
-    result = run_stp(*cut_down, "--out", out, "--iters", 3, "--gamma", 0)
-    assert result.returncode == 2 and "--gamma 0.001 -> 0.0" in result.stderr
-    assert run_stp(*cut_down, "--out", out, "--iters", 3, "--samples", 0).returncode == 0
-    assert timeless(out)[:2] == done and len(timeless(out)) == 3
-
-
 def test_plot_of_two_runs(finished, tmp_path):
     result = subprocess.run([sys.executable, f"{HERE}/stp.py", "--plot", finished[0], finished[0]], cwd=tmp_path,
                             capture_output=True, text=True)
