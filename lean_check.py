@@ -1,20 +1,34 @@
-"""Checks Lean 4 proofs written by a model: many theorems a Lean process, a verdict for each that its neighbours cannot change.
+"""Checks Lean 4 proofs written by a model: many theorems a Lean process, verdicts that their neighbours cannot change.
 
-    python lean_check.py attempts.jsonl --out verdicts.jsonl --lean_project ~/mathlib_project --header_file header.lean
+    python lean_check.py attempts.jsonl --out verdicts.jsonl --lean_project ~/with_mathlib --header_file header.lean
 
-Every input line is {"statement": "theorem t ... := by", "proof": "...", "header"?: "import ..."}; every output line repeats it and
-adds "verdict", "message" (Lean's first error, or the reason), "axioms" and "seconds".
-  proved    Lean accepts it: no error in the theorem's own lines, `#print axioms` shows that it exists and uses no axiom
-            beyond propext, Classical.choice and Quot.sound
-  failed    Lean does not accept it (or it needs more than --memory)
+Every input line is {"statement": "theorem t ... := by", "proof": "...", "header"?: "import ..."}; every output line, in the
+same order, repeats it and adds "verdict", "message" (Lean's first error, or the reason), "axioms" and "seconds":
+  proved    Lean accepts it: no error in the theorem's own lines, and `#print axioms` shows that the theorem exists and uses
+            no axiom beyond propext, Classical.choice and Quot.sound
+  failed    Lean does not accept it, or it needs more than --memory
   timeout   more than --timeout seconds or --heartbeats
   rejected  tries something that no honest proof needs; the message names it
-  crashed   Lean or the machine failed, twice more in a fresh process: says nothing about the proof
+  crashed   Lean or the machine failed, three times, each in a fresh process: says nothing about the proof
+Exit status: 0, 1 when something crashed, 2 for bad input. In Python: `check(attempts, ...)` and `check_statements(...)`, both
+generators that work in the background while the caller, or the iterable they read, does something else.
+
+What is covered. The text is read with Lean's own rules for comments, strings, characters and names (and those that Lean's
+error recovery adds), comments are blanked out, and words that start commands, leave gaps, run code or search the file are
+refused. Proposition and proof stand in brackets that balanced text cannot leave, in a section of their own, under a name
+that cannot be guessed. Messages count by their line. A theorem whose axioms or memory may come from a neighbour runs again
+alone. Options in a proof are a white list; Lean's environment, the axioms and the kernel do the rest.
+What is not. This stops known cheats; it is no sandbox. Lean, its kernel, the header and the imported libraries are trusted,
+so are tactics, macros and command words that the header defines. A statement may be vacuous. Verdicts close to a
+limit can change with the load of the machine (--timeout, --memory) or with Lean's caches (--heartbeats).
+Finished proofs deserve a second look by another program: write statement and proof to a file of a Lake project, compile it,
+and run lean4checker (replays the kernel), lean4lean (another kernel) or SafeVerify / comparator (compare with the statement).
 """
 import argparse
 import atexit
 import collections
 import contextlib
+import functools
 import hashlib
 import itertools
 import json
@@ -34,6 +48,8 @@ import time
 import tty
 import unicodedata
 from dataclasses import dataclass, field
+
+from tqdm import tqdm
 
 AXIOMS = {"propext", "Classical.choice", "Quot.sound"}  # the axioms of ordinary mathematics in Lean
 ENV = {**os.environ, "PATH": os.path.dirname(sys.executable) + os.pathsep + os.environ.get("PATH", os.defpath)}
@@ -65,10 +81,12 @@ COMMANDS = set("""abbrev add_decl_doc alias attribute axiom binder_predicate cla
  protected public recall reset_grind_attrs seal section simproc simproc_decl structure suppress_compilation
  syntax tactic_extension theorem unif_hint universe unlock_limits unsafe unseal unsuppress_compilation variable
  with_weak_namespace""".split())
-FAMILIES = re.compile(r"(register|declare|builtin|run|assert|init|deprecated|docs|dump|norm_cast_add|recommended)_\w+")
+FAMILIES = re.compile(r"""(register|declare|builtin|run_tac|run_cmd|run_elab|run_meta|assert_not|deprecated|docs_to|dump_async|
+ |norm_cast_add|recommended|init_quot|init_grind|grind_annotated|to_dual_insert|insert_to)\w*|
+ |(add|erase)_aesop_rules|set_(premise_selector|library_suggestions)""".replace("\n |", ""))
 CODE = set("by_elab elab_stx include_str eval eval_expr run_tac native native_decide".split())
 SEARCH = set("""exact? apply? rw? rewrites? have? try? observe observe? propose hint rw_search library_search polyrith
- suggestions locals""".split())  # what they find depends on the other theorems of the file
+""".split())  # what they find depends on the other theorems of the file
 NAMES = set("""sorryAx reduceBool reduceNat ofReduceBool ofReduceNat trustCompiler lcProof lcUnreachable lcAny unsafeCast
  skipKernelTC unsafePerformIO""".split())
 SORRY = set("sorry admit stop mstop".split())
@@ -82,13 +100,13 @@ simp|conv|count|lint""".replace("\n", "")
 DEEPEST = 200  # brackets; Lean's own recursion limit is near
 FIRST = "A-Za-z_\u0391-\u039f\u03a1\u03a2\u03a4-\u03a9\u03b1-\u03ba\u03bc-\u03fb\u1f00-\u1ffe\u2100-\u214f\U0001d49c-\U0001d59f"
 PART = f"(?:[{FIRST}][{FIRST}0-9'!?\u2080-\u2089\u2090-\u209c\u1d62-\u1d6a]*|«[^\\s«»\"'()\\[\\]{{}}⟨⟩/\\\\-]+»)"
-TOKEN = re.compile(rf"""(?P<space>[ \n\t]+|--[^\n]*)|(?P<comment>/-)
- |(?P<raw>r\#*")
+TOKEN = re.compile(rf"""(?P<space>[ \n\t]+)|(?P<comment>--[^\n]*|/-)|(?P<odd>r\#*")
  |(?P<string>"(?:[^"\\]|\\(?:[\\"'rnt]|x[0-9a-fA-F]{{2}}|u[0-9a-fA-F]{{4}}))*")
  |(?P<char>(?<![^\s(\[{{⟨,])'(?:[^\\'\n]|\\(?:[\\"'rnt]|x[0-9a-fA-F]{{2}}|u[0-9a-fA-F]{{4}}))')
  |(?P<name>{PART}(?:\.{PART})*)
  |(?P<number>(?:0[xX][0-9a-fA-F]+|0[bB][01]+|0[oO][0-7]+|[0-9]+(?:_[0-9]+)*(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)(?![A-Za-z_]))
- |(?P<symbol>:=|=>|->|<-|<=|>=|!=|==|&&|\|\||\+\+|<\|>|<\||\|>|<;>|\.\.|∃!|.)""", re.X | re.S)
+ |(?P<symbol>:=|=>|->|<-|<=|>=|!=|==|&&|\|\||\+\+|<\|>|<\||\|>|<;>|\.\.|∃!|[^"'«@\#0-9])
+ |(?P<odd2>.)""", re.X | re.S)
 HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff0-\uffff\ud800-\udfff]")
 
 
@@ -101,36 +119,38 @@ def scan(text, limit=0, first=()):
     text = text.replace("\r\n", "\n")
     if m := HIDDEN.search(text):
         raise Refused("rejected", f"control or invisible character U+{ord(m[0]):04X}")
-    code, tokens, open_, i, problem = [], [], [], 0, None
+    code, tokens, open_, i, before, problem = [], [], [], 0, "", None
     while i < len(text):
         m = TOKEN.match(text, i)
         kind, word, start, i = m.lastgroup, m[0], i, m.end()
-        if kind in ("space", "comment"):
-            if kind == "comment":
-                i = _comment_end(text, start)
-                word = text[start:i]
-                if word[2:3] in ("-", "!") and (tokens or not first):
-                    raise Refused("rejected", "a doc comment inside the text")
-            code.append(word if word.isspace() else re.sub(r"[^\n]", " ", word))
+        if kind == "space":
+            code.append(word)
+            continue
+        if kind == "comment":
+            i = _comment_end(text, start) if word == "/-" else i
+            if text[start:start + 3] in ("/--", "/-!") and (tokens or not first):
+                raise Refused("rejected", "a doc comment inside the text")
+            code.append(re.sub(r"[^\n]", " ", text[start:i]))
             continue
         code.append(word)
-        if kind == "name" and not (word in first and not tokens):
-            line_start = not text[text.rfind("\n", 0, start) + 1:start].strip()
-            _check_name(word, "" if line_start or not tokens else tokens[-1][1])
-        elif kind == "symbol":
-            _check_symbol(text, start, word)
-        elif kind == "raw":
-            raise Refused("rejected", "a raw string")
-        elif kind in ("string", "char") and tokens and (
-                text[start - 1] not in " \n\t([{⟨," or "'" in text[start - 3:start] and tokens[-1][0] != "char"
-                or "{" in word and re.search(r"[\w!?\]]$", tokens[-1][1])
-                or re.search("['\\\\]", text) and COMMANDS.intersection(re.findall("[a-z_]+", word))):
+        if kind == "name" and (tokens or word not in first):
+            why, hides = _name(word)
+            if why or before == "set_option" and not word.replace("«", "").replace("»", "").startswith(OPTIONS):
+                raise Refused("rejected", why or f"set_option {word}")
+            if before in ("+", "(") and word in ("locals", "suggestions"):
+                raise Refused("rejected", f"'{word}': a search, not a proof")
+            if hides and (re.search(r"<;>\s*\[", text) or before not in SAFE and not re.search(r"\w\.|[A-Z]", before) or _first_of_line(text, start)):
+                raise Refused("rejected", f"'{word}' where a tactic can start: Lean may read a command in it")
+        elif kind in ("odd", "odd2"):
+            _odd(text, start, word)
+        elif kind in ("string", "char") and _ambiguous(text, start, kind, word, tokens):
             raise Refused("rejected", f"the {kind} {word[:20]} where Lean could read it in another way")
-        if tokens and tokens[-1][1].endswith("maxHeartbeats") and limit and not (word.isdigit() and 0 < int(word) <= limit):
+        if before.endswith("maxHeartbeats") and limit and not (word.isdigit() and 0 < int(word) <= limit):
             raise Refused("rejected", f"maxHeartbeats {word}: beyond the limit of {limit}")
         if word in CLOSING and (not open_ or open_.pop() != word):
             problem = problem or f"unexpected '{word}'"
         tokens.append((kind, word, start, len(open_)))
+        before = word
         if word in BRACKETS:
             open_.append(BRACKETS[word])
             if len(open_) > DEEPEST:
@@ -149,59 +169,80 @@ def _comment_end(text, start):
     raise Refused("failed", "unclosed comment")
 
 
-def _check_symbol(text, i, word):
-    if word in '"«' or word.isdigit():
+def _first_of_line(text, start):
+    return not text[text.rfind("\n", 0, start) + 1:start].strip()
+
+
+def _odd(text, i, word):
+    """Refuses what Lean's lexer stumbles over (it then goes on one character later) and commands that start with a sign."""
+    if word == '"' or word == "«" or word.isdigit():
         raise Refused("failed", {'"': "unclosed string, or an escape that Lean does not know", "«": "bad quoted name"}.get(
             word, "a number that runs into a letter"))
-    if word == "'" and re.match(r"""'(?:.'|["\\«]|'\S)""", text[i:i + 3]):
+    if word == "'" and re.match(r"""'(?:\w|.'|["\\«]|'\S)""", text[i:i + 3]):
         raise Refused("rejected", "a quote that could start a character literal")
-    if m := re.match(r"@\[|#(?:" + HASH + ")", text[i:i + 16]):
-        raise Refused("rejected", f"the command {m[0]}")
+    if m := re.match(rf"@\[|#(?:{HASH})|r#*\"", text[i:i + 16]):
+        raise Refused("rejected", f"'{m[0]}'")
 
 
-def _check_name(word, before):
+def _ambiguous(text, start, kind, word, tokens):
+    """True if a string or character literal may not be one: after a slip of Lean's lexer just before it, as an interpolated
+    string, or for good measure when it spells a command near other quotes."""
+    return tokens and (text[start - 1] not in " \n\t([{⟨," or "'" in text[start - 3:start] and tokens[-1][0] != "char"
+                       or "{" in word and re.search(r"[\w!?\]]$", tokens[-1][1])
+                       or re.search(r"['\\]", text) and COMMANDS.intersection(re.findall("[a-z_]+", word)))
+
+
+@functools.lru_cache(100_000)
+def _name(word):
+    """(why this name is refused or None, whether it hides a command behind its first character).
+
+    At an unknown tactic Lean goes on with its second character: `xaxiom a : False` is an error and then an axiom.
+    """
     parts = word.replace("«", "").replace("»", "").split(".")
-    # at an unknown tactic Lean goes on with its second character: `xaxiom a : False` is an error and then an axiom
-    if re.sub(r"^(?:[^a-z«]|0[box])*", "", word[1:]) in COMMANDS and before not in SAFE and not re.search("[.A-Z]", before):
-        raise Refused("rejected", f"'{word}' where a tactic starts: Lean may read a command in it")
     plain = unicodedata.normalize("NFKC", word)  # 𝐚𝐱𝐢𝐨𝐦 and the like
+    why = None
     if plain in COMMANDS or FAMILIES.fullmatch(plain):
-        raise Refused("rejected", f"the command word '{word}'")
-    for words, why in ((SORRY, "leaves a gap"), (CODE, "runs code"), (SEARCH, "a search, not a proof")):
-        if plain in words and (plain not in ("locals", "suggestions") or before == "+"):
-            raise Refused("rejected", f"'{word}': {why}")
+        why = f"the command word '{word}'"
+    for words, what in ((SORRY, "leaves a gap"), (CODE, "runs code"), (SEARCH, "a search, not a proof")):
+        why = f"'{word}': {what}" if plain in words else why
     if bad := NAMES.intersection(parts):
-        raise Refused("rejected", f"the name '{bad.pop()}'")
-    if before == "set_option" and not ".".join(parts).startswith(OPTIONS):
-        raise Refused("rejected", f"set_option {word}")
+        why = f"the name '{bad.pop()}'"
+    tails = re.sub(r"^(?:0[bBoOxX]|[^a-z«])*", "", word[1:]), re.split("[^a-z_]", word)[-1] if word[1:2] == "'" else ""
+    return why, any(t in COMMANDS or FAMILIES.fullmatch(t) for t in tails)
 
 
 def template(statement, proof=None, limit=0):
-    """Lean text of one theorem, with \\0 for the secret name that keeps it apart from its neighbours; `#print axioms`.
+    """Lean text of one theorem and its `#print axioms`, with \\0 for the secret name that keeps it apart from its neighbours.
 
-    proof: None leaves it out. The proposition and the proof each stand in brackets of ours. A text with balanced brackets cannot leave them, so the
-    statement cannot bring its own proof and the proof cannot go on with commands. Columns stay as they were.
+    proof: None leaves it out. The proposition and the proof each stand in brackets of ours. A text with balanced brackets
+    cannot leave them, so the statement cannot bring its own proof and the proof cannot go on with commands. Columns stay.
     """
+    head, by, report = _statement(statement, limit)
+    if proof is not None:
+        by += "by" + ("" if proof[:1].isspace() else "\n") + scan(proof, limit)[0]
+    return f"section \0\n{head}\n):=(\n{by if proof is not None else 'sorry'}\n)\nend \0\n#print axioms {report}\n"
+
+
+@functools.lru_cache(10_000)
+def _statement(statement, limit):
+    """(`theorem secret.t binders :( T`, white space before its `by`, the name to report); Refused if it is anything else."""
     code, tokens = scan(statement, limit, ("theorem", "lemma"))
     words = [t[1] for t in tokens]
     if words[:1] not in (["theorem"], ["lemma"]) or words[-2:] != [":=", "by"] or tokens[1][0] != "name":
         raise Refused("rejected", "statement: not of the form 'theorem name ... : T := by'")
+    name_start, name, end = tokens[1][2], words[1], tokens[-2][2]
     top = [t for t in tokens[2:-2] if t[3] == 0]
-    colon = next((t[2] for t in top if t[1] == ":"), None)
-    name_start, name = tokens[1][2], words[1]
-    universes = words[2] == "." and tokens[2][2] == name_start + len(name)
-    binders = [t for t in top[universes:] if colon is None or t[2] < colon]
-    end = tokens[-2][2]
-    if colon is None or tokens[-1][3] or not code[colon + 1:end].strip():
+    colon = next((t[2] for t in top if t[1] == ":"), end)
+    if tokens[-1][3] or not code[colon + 1:end].strip():
         raise Refused("rejected", "statement: no proposition")
-    if bad := [t[1] for t in binders if t[0] != "name" and t[1] not in BRACKETS and t[1] not in CLOSING]:
-        raise Refused("rejected", f"statement: '{bad[0]}' before the colon")
+    universes = words[2] == "." and tokens[2][2] == name_start + len(name)
+    for kind, word, at, _ in top[universes:]:
+        if at < colon and kind != "name" and word not in BRACKETS and word not in CLOSING:
+            raise Refused("rejected", f"statement: '{word}' before the colon")
     last = name_start + len(name) - len(re.search(f"{PART}$", name)[0])
-    body = ["sorry", ""] if proof is None else ["by", ("" if proof[:1].isspace() else "\n") + scan(proof, limit)[0]]
-    pad = [" " * (at - code.rfind("\n", 0, at) - 1) for at in (colon + 1, tokens[-1][2])]
-    text = (f"section \0\n{code[:last].lstrip()}\0.{code[last:colon]}:(\n{pad[0]}{code[colon + 1:end]}\n):=(\n"
-            f"{pad[1]}{body[0]}{body[1]}\n)\nend \0\n")
-    return f"{text}#print axioms {code[name_start:last]}\0.{code[last:name_start + len(name)]}\n"
+    pad, by = (" " * (at - code.rfind("\n", 0, at) - 1) for at in (colon + 1, tokens[-1][2]))
+    return (f"{code[:last].lstrip()}\0.{code[last:colon]}:(\n{pad}{code[colon + 1:end]}", by,
+            f"{code[name_start:last]}\0.{code[last:name_start + len(name)]}")
 
 
 # ------------------------------------------------------------------------------------------------------- running Lean
@@ -219,7 +260,7 @@ class Job:
 
 @dataclass
 class Pool:
-    """What the generator and its worker threads share; `cond` guards all of it."""
+    """What the generator and its worker threads share; `lock` guards all of it."""
     argv: list
     cwd: str | None
     workers: int
@@ -227,7 +268,7 @@ class Pool:
     heartbeats: int
     memory: float
     folder: str
-    cond: threading.Condition = field(default_factory=threading.Condition)
+    lock: threading.RLock = field(default_factory=threading.RLock)
     queues: dict = field(default_factory=dict)  # header -> deque of jobs
     bad: dict = field(default_factory=dict)  # header that Lean does not accept -> its error
     cost: list = field(default_factory=lambda: [0.0, 0.0])  # seconds of a header, of a theorem: moving averages
@@ -236,6 +277,11 @@ class Pool:
     ended: bool = False
     stop: bool = False
     error: BaseException | None = None
+    awaited: Job | None = None  # the one that the generator waits for
+
+    def __post_init__(self):
+        self.cond = threading.Condition(self.lock)  # there is work
+        self.done = threading.Condition(self.lock)  # the awaited result is there
 
 
 def find_lean(lean=None, project=None):
@@ -458,7 +504,8 @@ def blame(pool, jobs, k, why, errors, status, tail, seconds):
 def finish(pool, job, verdict, message, axioms, seconds):
     with pool.cond:
         job.result, job.text = (verdict, message[:2000], axioms, round(seconds, 4)), ""
-        pool.cond.notify_all()
+        if job is pool.awaited:
+            pool.done.notify()
 
 
 def take(pool):
@@ -504,7 +551,7 @@ def work(pool):
     except BaseException as e:  # noqa: BLE001  the caller gets it
         with pool.cond:
             pool.error = e
-            pool.cond.notify_all()
+            pool.done.notify()
 
 
 def stream(items, prepare, pool):
@@ -524,7 +571,8 @@ def stream(items, prepare, pool):
 
     def result(job):
         with pool.cond:
-            pool.cond.wait_for(lambda: job.result or pool.error)
+            pool.awaited = job
+            pool.done.wait_for(lambda: job.result or pool.error)
             if pool.error:
                 raise pool.error
         return job.result
@@ -569,7 +617,8 @@ def make_pool(lean, project, workers, timeout, heartbeats, memory):
     if timeout <= 0 or memory <= 0 or heartbeats < 0 or (workers or 1) < 1:
         raise ValueError("timeout, memory and workers must be above 0, heartbeats at least 0")
     argv, version = find_lean(lean, project)
-    argv = [*argv, "--json", f"-DmaxHeartbeats={heartbeats}", "-Dlinter.all=false"]
+    guard = ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []  # should this process be killed
+    argv = [*guard, *argv, "--json", f"-DmaxHeartbeats={heartbeats}", "-Dlinter.all=false"]
     if tuple(map(int, version.split(".")[:2])) >= (4, 16):  # else Lean stops at the 100th error; and one theorem at a time
         argv += ["-Dweak.maxErrors=0", "-Dweak.Elab.async=false"]
     return Pool(argv, project, workers or len(os.sched_getaffinity(0)), timeout, heartbeats, memory,
@@ -584,20 +633,20 @@ def check(attempts, *, lean=None, project=None, header="", workers=None, timeout
     lean: command; project: folder of a Lake project; workers: Lean processes (None: one a core); timeout: seconds a theorem;
     heartbeats: Lean's deterministic limit, 0: none; memory: resident GB of a Lean process. LeanError: no usable Lean.
     """
-    pool = make_pool(lean, project, workers, timeout, heartbeats, memory)
+    return check_with(make_pool(lean, project, workers, timeout, heartbeats, memory), attempts, header)
 
+
+def check_with(pool, attempts, header):
     def prepare(a):
         head = a.get("header", header) or ""
         key = hashlib.blake2b("\0".join((head, a["statement"], a["proof"])).encode(errors="replace"), digest_size=16).digest()
         try:
-            return key, Job(head, template(a["statement"], a["proof"], heartbeats))
+            return key, Job(head, template(a["statement"], a["proof"], pool.heartbeats))
         except Refused as e:
             return key, Job(head, "", (*e.args, [], 0.0))
 
-    def verdicts():
-        for a, result in stream(attempts, prepare, pool):
-            yield {**a, **dict(zip(("verdict", "message", "axioms", "seconds"), result, strict=True))}
-    return verdicts()
+    for a, result in stream(attempts, prepare, pool):
+        yield {**a, **dict(zip(("verdict", "message", "axioms", "seconds"), result, strict=True))}
 
 
 def check_statements(statements, *, known=(), lean=None, project=None, header="", workers=None, timeout=60.0,
@@ -629,32 +678,220 @@ def check_statements(statements, *, known=(), lean=None, project=None, header=""
     return verdicts()
 
 
+QUANTIFIERS = {"∀": ",", "∃": ",", "∃!": ",", "fun": ("=>", "↦"), "λ": ("=>", "↦")}  # with what ends their binders
+BIG = set("∑∏⋃⋂⨆⨅∫")  # their comma is no end either; they end at some operator, so their variables keep their names
+ENDS = set(", ; then else := with in from at => : ‖ ⌋ ⌉ ⟧ ⟫".split())  # the body of a quantifier does not go beyond these
+
+
 def normal_form(statement):
-    """The statement without its name, white space and comments."""
+    """A key that is equal for statements which differ only in theorem name, white space, comments or bound variables.
+
+    Pure text. Variables bound by the theorem, ∀, ∃ and fun become numbers where the text shows their scope. A name that
+    also stands outside such a scope keeps its spelling: keys of equal propositions may differ, not the other way round.
+    """
     try:
         tokens = scan(statement, 0, ("theorem", "lemma"))[1]
     except Refused:
         return " ".join(statement.split())
-    return " ".join(t[1] for t in tokens[2:])
+    tokens = tokens[2:-2] if [t[1] for t in tokens[-2:]] == [":=", "by"] else tokens[2:]
+
+    def end_of(i, d, ends):
+        return next((j for j, t in enumerate(tokens[i:], i) if t[3] < d or t[3] == d and t[1] in ends), 0)
+
+    colon = end_of(0, 0, ":")
+    found = [(v, -1) for v in variables(tokens, 0, colon, 0)]
+    quiet = {colon}  # tokens that end no scope: those of the binder lists
+    for i, (_, word, _, depth) in enumerate(tokens):
+        if word in QUANTIFIERS or word in BIG:
+            end = end_of(i + 1, depth, QUANTIFIERS.get(word, ","))
+            if tokens[end][3] == depth:
+                quiet.update(range(i, end + 1))
+                found += [(v, depth) for v in variables(tokens, i + 1, end, depth) if word in QUANTIFIERS]
+    number, starts = {}, collections.defaultdict(list)
+    for (at, start), depth in sorted(found):
+        number[at] = f"#{len(number)}"
+        starts[start].append((depth, tokens[at][1], number[at]))
+    scopes, out, free = [], [], set()
+    for i, (kind, word, _, depth) in enumerate(tokens):
+        while scopes and (depth < scopes[-1][0] or depth == scopes[-1][0] and word in ENDS and i not in quiet):
+            scopes.pop()
+        head = word.partition(".")[0]
+        bound = number.get(i) or next((n for _, w, n in reversed(scopes) if w == head and kind == "name"), None)
+        if kind == "name" and (not bound or tokens[i - 1][1] == "." or tokens[i + 1:i + 2] and tokens[i + 1][1] == ":="):
+            free.add(head)
+        out.append((word, bound and head, bound and bound + word[len(head):]))
+        scopes += starts[i]
+    return " ".join(new if head and head not in free else word for word, head, new in out)
+
+
+def variables(tokens, i, end, depth):
+    """(token, token after which it is in scope) of each variable of a binder list: `x y : T`, `(x : T) {y}` or `x ∈ s`."""
+    if tokens[i:i + 1] and tokens[i][1] == ".":  # universes
+        i = end_of_group(tokens, i + 1, depth) + 1
+    while i < end:
+        group = tokens[i][1] in ("(", "{", "[", "⦃")
+        stop = first = i + group
+        while stop < end and tokens[stop][0] == "name":
+            stop += 1
+        if group:
+            close = end_of_group(tokens, i, depth)
+            if tokens[stop][1] == ":" or stop == close and tokens[i][1] != "[":
+                yield from ((k, close) for k in range(first, stop))
+            i = close + 1
+        elif stop == first:
+            return  # a pattern
+        else:
+            yield from ((k, end if tokens[stop][1] == ":" else k) for k in range(first, stop))
+            if tokens[stop][1] not in ("(", "{", "[", "⦃"):
+                return
+            i = stop
+
+
+def end_of_group(tokens, i, depth):
+    return next(j for j in range(i + 1, len(tokens)) if tokens[j][3] == depth)
+
+
+# ---------------------------------------------------------------------------------------------------- the command line
+
+def read_attempts(path):
+    """Yields the attempts of a JSON Lines file ("-": standard input) or of the theorems of a .lean file; ValueError: bad input."""
+    with contextlib.ExitStack() as stack:
+        f = sys.stdin.buffer if path == "-" else stack.enter_context(open(path, "rb"))
+        if path.endswith(".lean"):
+            yield from theorems(f.read().decode())
+            return
+        for n, line in enumerate(f, 1):
+            if not line.strip():
+                continue
+            try:
+                a = json.loads(line)
+            except ValueError as e:
+                raise ValueError(f"{path}:{n}: not JSON: {e}") from e
+            if not isinstance(a, dict) or not all(isinstance(a.get(k), str) for k in ("statement", "proof")) \
+                    or not isinstance(a.get("header") or "", str):
+                raise ValueError(f"{path}:{n}: needs texts \"statement\" and \"proof\" (and \"header\", if any)")
+            yield a
+
+
+def theorems(text):
+    """The theorems of a Lean file as attempts. What stands before one is its header, without the proofs that it does not need:
+    of the earlier theorems only those whose name occurs later in the file."""
+    starts = [m.start() for m in re.finditer(r"^(?=[A-Za-z@#/])", text.replace("\r\n", "\n"), re.M)]
+    text, header = text.replace("\r\n", "\n"), ""
+    if not starts or text[:starts[0]].strip():
+        starts.insert(0, 0)
+    for start, end in itertools.pairwise([*starts, len(text)]):
+        chunk = text[start:end]
+        m = re.match(r"(theorem|lemma)\s+(\S+)", chunk)
+        if not m:
+            header += chunk
+            continue
+        # the first := outside brackets ends the statement
+        depth, cut = 0, None
+        for t in re.finditer(r"[(\[{⟨⦃]|[)\]}⟩⦄]|:=", chunk):
+            depth += (t[0] in BRACKETS) - (t[0] in CLOSING)
+            if t[0] == ":=" and depth == 0:
+                cut = t
+                break
+        by = cut and re.match(r"\s*by\b", chunk[cut.end():])
+        statement = chunk[:cut.start()] + ":= by" if cut else chunk
+        proof = chunk[cut.end() + by.end():] if by else "\n  exact (" + chunk[cut.end():] + "\n)" if cut else ""
+        yield {"name": m[2], "statement": statement, "proof": proof.rstrip() + "\n", "header": header}
+        if re.search(rf"(?<!\w){re.escape(m[2])}(?!\w)", text[end:]):
+            header += chunk
+
+
+def parse_args(argv=None):
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("input", nargs="?", metavar="IN", help="JSON Lines, - for standard input, or a .lean file, theorem by theorem")
+    p.add_argument("--out", default="-", metavar="OUT.jsonl", help="default: standard output")
+    g = p.add_argument_group("Lean")
+    g.add_argument("--lean", metavar="CMD", help="the lean command; default: lean of the PATH, else the one of tiny/")
+    g.add_argument("--lean_project", metavar="DIR", help="Lake project (say one with Mathlib, built); Lean runs there by `lake env`")
+    g.add_argument("--header", default="", metavar="TEXT", help="Lean text before every theorem that brings no header")
+    g.add_argument("--header_file", metavar="F", help="the same from a file")
+    g = p.add_argument_group("limits")
+    g.add_argument("--workers", type=int, default=0, metavar="N", help="Lean processes at a time; 0: one a core")
+    g.add_argument("--timeout", type=float, default=60.0, metavar="S", help="seconds a theorem, of the wall clock")
+    g.add_argument("--heartbeats", type=int, default=400_000, metavar="N", help="Lean's own deterministic limit a theorem; 0: none")
+    g.add_argument("--memory", type=float, default=8.0, metavar="GB", help="resident memory of a Lean process")
+    p.add_argument("--benchmark", action="store_true", help="measure the checker on this machine, print ratios, and stop")
+    args = p.parse_args(argv)
+    if not args.input and not args.benchmark:
+        p.error("name an input, or --benchmark")
+    if args.timeout <= 0 or args.memory <= 0 or args.heartbeats < 0 or args.workers < 0:
+        p.error("--timeout and --memory must be above 0, --heartbeats and --workers at least 0")
+    return args
+
+
+def run(args):
+    """Checks args.input into args.out; returns the exit status."""
+    if args.header_file:
+        with open(args.header_file, encoding="utf-8") as f:
+            args.header = f.read()
+    counts, start, part = collections.Counter(), time.time(), f"{args.out}.{os.getpid()}.part"
+    attempts = read_attempts(args.input)
+    first = list(itertools.islice(attempts, 1))  # bad input shows before Lean starts
+    checked = check(itertools.chain(first, attempts), lean=args.lean, project=args.lean_project, header=args.header,
+                    workers=args.workers or None, timeout=args.timeout, heartbeats=args.heartbeats, memory=args.memory)
+    try:
+        with open(part, "w", encoding="utf-8") if args.out != "-" else contextlib.nullcontext(sys.stdout) as out:
+            for a in tqdm(checked, unit=" proofs", disable=None):
+                counts[a["verdict"]] += 1
+                print(json.dumps(a), file=out, flush=True)
+        if args.out != "-":
+            os.replace(part, args.out)
+    finally:
+        checked.close()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(part)
+    total, seconds = sum(counts.values()), time.time() - start
+    print(f"{total} proofs: " + ", ".join(f"{n} {v}" for v, n in counts.most_common())
+          + f"; {seconds:.1f} s, {total / seconds:.1f}/s", file=sys.stderr)
+    return 1 if counts["crashed"] else 0
+
+
+def benchmark(args):
+    """Prints the speed of many theorems a process against one, and what a proof that hangs costs."""
+    text = "theorem t (p q r : Prop) (h : p ∧ q) (g : q → r) : r ∧ p := by"
+    good = lambda n, tag: [{"statement": text, "header": args.header,  # noqa: E731
+                            "proof": f"\n  have a{tag}{i} := h.2\n  exact ⟨g a{tag}{i}, h.1⟩"} for i in range(n)]
+
+    def timed(attempts, workers, **more):
+        options = dict(lean=args.lean, project=args.lean_project, heartbeats=args.heartbeats, memory=args.memory,
+                       timeout=args.timeout) | more
+        pool, start = make_pool(workers=workers, **options), time.time()
+        verdicts = collections.Counter(a["verdict"] for a in check_with(pool, attempts, args.header))
+        return time.time() - start, pool.starts, verdicts
+    cores = args.workers or len(os.sched_getaffinity(0))
+    one = sum(timed(good(1, f"x{i}"), 1)[0] for i in range(10)) / 10
+    few, many = (timed(good(n, f"y{n}"), 1)[0] for n in (200, 2200))
+    rate = 2000 / (many - few)  # marginal rate of one process
+    seconds, starts, verdicts = timed(good(2000 * cores, "z"), cores)
+    print(f"one process a proof      {1 / one:8.1f} proofs/s")
+    print(f"many proofs a process    {rate:8.1f} proofs/s (marginal)        ratio {rate * one:.1f}")
+    print(f"{cores} workers {2000 * cores / seconds:25.1f} proofs/s, {starts} starts    "
+          f"{2000 * cores / seconds / (cores * rate):.0%} of {cores} x the marginal rate; {dict(verdicts)}")
+    hang = "\n  have f : Nat → Nat := fun n => n\n" + "  repeat (first | (have a := 1) | skip)\n"
+    rows = good(1000, "w")
+    plain, starts0, _ = timed(rows, cores)
+    rows[500] = {**rows[500], "proof": hang}
+    seconds, starts, verdicts = timed(rows, cores, timeout=5, heartbeats=0)
+    print(f"1 of 1,000 proofs hangs  {seconds - plain:8.1f} s more at a timeout of 5 s, {starts - starts0} more starts; {dict(verdicts)}")
+    return 0
 
 
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("input", metavar="IN.jsonl")
-    p.add_argument("--out", default="-")
-    p.add_argument("--lean")
-    p.add_argument("--lean_project")
-    p.add_argument("--header", default="")
-    p.add_argument("--workers", type=int)
-    p.add_argument("--timeout", type=float, default=60.0)
-    p.add_argument("--heartbeats", type=int, default=400_000)
-    p.add_argument("--memory", type=float, default=8.0)
-    a = p.parse_args()
-    with open(a.input) as f:
-        for r in check(map(json.loads, f), lean=a.lean, project=a.lean_project, header=a.header, workers=a.workers,
-                       timeout=a.timeout, heartbeats=a.heartbeats, memory=a.memory):
-            print(json.dumps(r, ensure_ascii=False), flush=True)
+    args = parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        return benchmark(args) if args.benchmark else run(args)
+    except (ValueError, OSError) as e:
+        print(f"lean_check.py: {e}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -337,7 +337,7 @@ def workers(function, n, *job):
         while alive():
             time.sleep(0.02)
     finally:
-        for c in children:
+        for c in (c for c in children if c.pid):  # Ctrl-C may come before all have started
             if c.is_alive():
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(c.pid, signal.SIGKILL)

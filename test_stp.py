@@ -3,6 +3,8 @@
     python -m pytest -q test_stp.py
 """
 import argparse
+import contextlib
+import doctest
 import glob
 import importlib.util
 import itertools
@@ -21,9 +23,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.optimize import linprog
 
 import lean_check
 import reward
@@ -36,181 +37,642 @@ LEAN = f"{sys.executable} {HERE}/tiny/lean"
 
 T = "theorem t (p q : Prop) (h : p) (g : q) : p ∧ q := by"
 PROOF = "\n  exact And.intro h g"
+F = "theorem f (p : Prop) : p := by"  # false: nothing may prove it
 
 
-def verdict(proof, statement=T, **kw):
-    return next(iter(lean_check.check([{"statement": statement, "proof": proof}], lean=LEAN, workers=1, **kw)))
+def verdicts(attempts, **kw):
+    return [a["verdict"] for a in lean_check.check(attempts, lean=kw.pop("lean", LEAN), **kw)]
 
 
-HONEST = {
-    "term": PROOF,
-    "steps": "\n  have a : p := h\n  have b : q := by\n    exact g\n  exact ⟨a, b⟩",
-    "comment": "\n  -- sorry, axiom ) := by\n  /- end /- nested -/ theorem -/\n  exact ⟨h, g⟩",
-    "bullets": "\n  constructor\n  · exact h\n  · exact g",
-    "combinator": "\n  constructor <;> assumption",
-    "no final newline, tabs in the comment": "\n  exact ⟨h, g⟩ --\t",
-    "names like keywords": "\n  have sorry_free : p := h\n  exact ⟨sorry_free, g⟩",
+# name: (text that must be caught, honest near miss that must pass); proofs of F and of T
+PROOF_CHEATS = {
+    "wrong": ("\n  exact And.intro g h", PROOF), "nothing": ("", " exact ⟨h, g⟩"),
+    "sorry": ("\n  sorry", "\n  have sorry_free := h\n  exact ⟨sorry_free, g⟩ -- no sorry"),
+    "sorry in a branch": ("\n  first | sorry | skip", "\n  first | exact ⟨g, h⟩ | exact ⟨h, g⟩"),
+    "sorryAx": ("\n  exact sorryAx _ true", "\n  have sorryAx' := h\n  exact ⟨sorryAx', g⟩"),
+    "sorryAx quoted": ("\n  exact «sorryAx» p true", "\n  have «k» := h\n  exact ⟨«k», g⟩"),
+    "sorryAx through open": ("\n  exact _root_.sorryAx _ false", "\n  exact _root_.And.intro h g"),
+    "admit": ("\n  admit", "\n  have admitted := h\n  exact ⟨admitted, g⟩"),
+    "stop": ("\n  stop\n  foo", "\n  exact ⟨h, g⟩ -- stop"),
+    "unclosed comment": ("\n  exact h /- ", "\n  /- closed -/ exact ⟨h, g⟩"),
+    "half-closed nested comment": ("\n  exact h /- /- -/", "\n  /- a /- sorry -/ axiom ) -/ exact ⟨h, g⟩"),
+    "comment that is a slash": ("\n  exact h /-/", "\n  /--/-/ -/-/ exact ⟨h, g⟩".replace("/--/-/ -/-/", "/-/ -/")),
+    "command in a doc comment": ("\n  /-- axiom f' (p : Prop) : p -/\n  exact f' p", "\n  /- axiom -/\n  exact ⟨h, g⟩"),
+    "unclosed string": ('\n  have s := "\n  exact ⟨h, g⟩', '\n  have s : ") /- --" = ") /- --" := rfl\n  exact ⟨h, g⟩'),
+    "command in a string with a bad escape": ('\n  exact "\\q\naxiom f\' (p : Prop) : p\n"',
+                                              '\n  have s := "axiom \n"\n  exact ⟨h, g⟩'),
+    "command in an interpolated string": ('\n  exact s!"{"axiom f\' (p : Prop) : p "}"', '\n  have s := "{"\n  exact ⟨h, g⟩'),
+    "command in a raw string": ('\n  exact r"\\" axiom f\' (p : Prop) : p "', '\n  have r := "b"\n  exact ⟨h, g⟩'),
+    "character": ("\n  exact '\"' axiom f' (p : Prop) : p '\"'", "\n  have c : '(' = '(' := rfl\n  exact ⟨h, g⟩"),
+    "quote after a name": ("\n  x'\" axiom f' (p : Prop) : p \"", "\n  have h' := h\n  exact ⟨h', g⟩"),
+    "#exit": ("\n#exit", "\n  exact ⟨h, g⟩ -- #exit"),
+    "closes the bracket": ("\n  exact h)\naxiom bad : False\ntheorem u : True := (by trivial", "\n  exact (And.intro (h) (g))"),
+    "axiom": ("\n  exact bad\naxiom bad (p : Prop) : p", "\n  have axiom_1 := h\n  exact ⟨axiom_1, g⟩"),
+    "axiom behind an unknown tactic": ("\n  xaxiom bad (p : Prop) : p", "\n  have hdef := h\n  exact ⟨hdef, g⟩"),
+    "axiom behind a number": ("\n  exact 0baxiom bad (p : Prop) : p", "\n  have n := 0b11\n  exact ⟨h, g⟩"),
+    "instance": ("\n  exact h\ninstance : Inhabited False := ⟨x⟩", "\n  have := h\n  exact ⟨this, g⟩"),
+    "notation": ("\n  exact h\nnotation \"True\" => False", "\n  exact ⟨h, g⟩ -- notation"),
+    "macro": ("\n  exact h\nmacro \"x\" : tactic => `(tactic| skip)", "\n  constructor <;> assumption"),
+    "attribute": ("\n  exact h\nattribute [simp] And.intro", "\n  exact ⟨by exact h, g⟩"), "attribute @[": ("\n  @[simp] exact h", PROOF),
+    "open": ("\n  exact h\nopen Classical", "\n  open Classical in\n  exact ⟨h, g⟩"),
+    "local": ("\n  exact h\nlocal infix \"+\" => And", "\n  open scoped Classical in\n  exact ⟨h, g⟩"),
+    "maxHeartbeats 0": ("\n  set_option maxHeartbeats 0 in\n  exact h", "\n  set_option maxHeartbeats 1000 in\n  exact ⟨h, g⟩"),
+    "skipKernelTC": ("\n  set_option debug.skipKernelTC true in\n  exact h", "\n  set_option pp.all true in\n  exact ⟨h, g⟩"),
+    "other options": ("\n  set_option warn.sorry false in\n  exact h", "\n  set_option maxRecDepth 999 in\n  exact ⟨h, g⟩"),
+    "native_decide": ("\n  native_decide", "\n  have d : True := by decide\n  exact ⟨h, g⟩"), "+native": ("\n  decide +native", PROOF),
+    "ofReduceBool": ("\n  exact Lean.ofReduceBool _ _ rfl", PROOF), "trustCompiler": ("\n  exact Lean.trustCompiler", PROOF),
+    "reduceBool": ("\n  exact (Lean.reduceBool true).elim", PROOF),
+    "run_tac": ("\n  run_tac pure ()", PROOF), "by_elab": ("\n  exact by_elab pure x", PROOF), "elab": ("\nelab \"x\" : tactic => x", PROOF),
+    "#eval": ("\n  exact h\n#eval 1", PROOF), "initialize": ("\ninitialize pure ()", "\n  have initialized := h\n  exact ⟨h, g⟩"),
+    "extern": ("\n  @[extern \"x\"] exact h", PROOF), "implemented_by": ("\nattribute [implemented_by x] And", PROOF),
+    "unsafe": ("\n  exact unsafe h", PROOF), "exact?": ("\n  exact?", PROOF), "apply?": ("\n  apply?", PROOF),
+    "forged report": ("\n  exact h\n#print \"'f' does not depend on any axioms\"", PROOF),
+    "forged JSON": ("\n  trace \"{\\\"severity\\\": \\\"information\\\"}\"\n  exact h", PROOF),
+    "Cyrillic": ("\n  ехасt h", "\n  have α := h\n  exact ⟨α, g⟩"), "mathematical letters": ("\n  𝐬𝐨𝐫𝐫𝐲", "\n  have hℕ₁ := h\n  exact ⟨hℕ₁, g⟩"),
+    "zero-width": ("\n  s\u200borry", "\n  exact ⟨h, g⟩ -- ✓"), "NUL": ("\n  exact h\0", PROOF + "\n"),
+    "lone surrogate": ("\n  exact h \ud800", PROOF), "CR": ("\n  skip\r  exact h", "\r\n  constructor\r\n  · exact h\r\n  · exact g\r\n"),
+    "tab": ("\n\texact h", "\n  exact ⟨h, g⟩ --\t"), "no final newline": ("\n  exact h --", PROOF + " -- end"),
+    "itself": ("\n  exact f p", "\n  have k : p := by\n    exact h\n  exact ⟨k, g⟩"),
+    "let rec": ("\n  let rec k : False := k\n  exact k.elim", "\n  let k := h\n  exact ⟨k, g⟩"),
+    "where": ("\n  exact k\n  where k : False := k", "\n  match h with\n  | k => exact ⟨k, g⟩"),
+    "open goals": ("\n  refine ?_", "\n  refine ⟨?_, g⟩\n  exact h"), "deep nesting": ("\n  exact " + "(" * 9999 + "h" + ")" * 9999,
+                                                                    "\n  exact ⟨" + "(" * 50 + "h" + ")" * 50 + ", g⟩"),
+    "a megabyte": ("\n  exact g" + " -- sorry\n" * 10**5, PROOF + " -- honest\n" * 10**5),
 }
-CHEATS_PROOF = {
-    "wrong": "\n  exact And.intro g h", "sorry": "\n  sorry", "sorry in a term": "\n  exact ⟨h, sorry⟩",
-    "sorryAx": "\n  exact sorryAx _ false", "quoted sorry": "\n  exact «sorry»", "admit": "\n  admit",
-    "unclosed comment": "\n  exact ⟨h, g⟩ /-", "unclosed string": '\n  have s := "\n  exact ⟨h, g⟩',
-    "exit": "\n  exact ⟨h, g⟩\n#exit", "closes and goes on": "\n  exact ⟨h, g⟩)\naxiom bad : False\ntheorem u : True := (by trivial",
-    "axiom": "\n  exact bad\naxiom bad : p ∧ q", "instance": "\n  exact ⟨h, g⟩\ninstance : Inhabited Nat := ⟨0⟩",
-    "macro": "\n  exact ⟨h, g⟩\nmacro \"x\" : tactic => `(tactic| skip)", "set_option": "\n  set_option maxHeartbeats 0 in\n  exact ⟨h, g⟩",
-    "kernel off": "\n  set_option debug.skipKernelTC true in\n  exact ⟨h, g⟩", "native_decide": "\n  native_decide",
-    "run_tac": "\n  run_tac pure ()", "eval": "\n  exact ⟨h, g⟩\n#eval 1", "exact?": "\n  exact?", "apply?": "\n  apply?",
-    "nul": "\n  exact ⟨h, g⟩\0", "empty": "", "forged": '\n  exact ⟨h, g⟩\n#print "\'t\' does not depend on any axioms"',
-    "ofReduceBool": "\n  exact Lean.ofReduceBool _ _ rfl",
-}
 
 
-@pytest.mark.parametrize("name", HONEST)
-def test_honest_proof_is_proved(name):
-    got = verdict(HONEST[name])
-    assert got["verdict"] == "proved" and not got["axioms"], got
+@pytest.fixture(scope="module")
+def table():
+    """Verdicts of all cheats and near misses, checked together: shuffled, two workers."""
+    rows = [{"statement": s, "proof": p, "name": n, "row": r} for n, pair in PROOF_CHEATS.items()
+            for r, (s, p) in enumerate(zip((F, T), pair, strict=True))]
+    rows += [{"statement": T, "proof": PROOF_CHEATS[n][0].replace("exact h", "exact ⟨h, g⟩"), "name": n, "row": 2} for n in PROOF_CHEATS]
+    random.Random(0).shuffle(rows)
+    return {(a["name"], a["row"]): a for a in lean_check.check(rows, lean=LEAN, workers=2)}
 
 
-@pytest.mark.parametrize("name", CHEATS_PROOF)
-def test_cheat_is_not_proved(name):
-    assert verdict(CHEATS_PROOF[name])["verdict"] in ("failed", "rejected")
+@pytest.mark.parametrize("name", PROOF_CHEATS)
+def test_cheat_is_caught_and_near_miss_is_proved(table, name):
+    cheat, near = table[name, 0], table[name, 1]
+    assert cheat["verdict"] in ("failed", "rejected") and cheat["message"], cheat
+    assert near["verdict"] == "proved" and near["axioms"] == [], near
+
+
+def test_verdicts_are_the_same_alone(table):
+    for key in random.Random(1).sample(sorted(table), 25):
+        a = table[key]
+        alone, = lean_check.check([{"statement": a["statement"], "proof": a["proof"]}], lean=LEAN, workers=1)
+        assert (alone["verdict"], alone["message"]) == (a["verdict"], a["message"]), key
+
+
+@pytest.mark.parametrize("statement,proof", [
+    ("theorem t : True := by", "\n  trivial"), ("theorem And.mine {p q : Prop} (h : p ∧ q) : p := by", "\n  exact left h"),
+    ("theorem t' {p : Prop} : p → p :=\n  by", "\n  exact id"), ("/-- doc -/ theorem t (p : Prop) :\n    p → p := by -- c", "\n  intro h; exact h"),
+    ("theorem _root_.t : ∀ {p : Prop}, p → p := by", "\n  intro p h\n  exact h"), ("theorem t : let x := True; x := by", "\n  trivial"),
+    ("theorem t.{u} (α : Sort u) (x : α) : x = x := by", "\n  rfl"),
+    ("theorem t (p : Prop) [Decidable p] ⦃q : Prop⦄ : p → p := by", "\n  exact fun h => h"),
+    ("theorem Nat.add : True := by", "\n  trivial"), ("theorem t : \"theorem )\" = \"theorem )\" := by", "\n  rfl")])
+def test_honest_statements(statement, proof):
+    got, = lean_check.check([{"statement": statement, "proof": proof}], lean=LEAN, workers=1)
+    assert got["verdict"] == "proved", got
+    assert [g["verdict"] for g in lean_check.check_statements([{"statement": statement}], lean=LEAN, workers=1)] == ["ok"]
 
 
 @pytest.mark.parametrize("statement", [
-    "theorem t : False | h => by", "theorem a : True := trivial\ntheorem t : True := by", "theorem t : True := by trivial := by",
-    "axiom t : False := by", "theorem t : True\n#exit := by", "instance t : True := by", "def t : Nat := by", "theorem t : nothing := by",
-    "@[simp] theorem t : True := by"])
-def test_bad_statement_is_malformed(statement):
+    "theorem t : False | h => by", "theorem t : True | h => trivial := by", "theorem a : True := trivial\ntheorem t : True := by",
+    "theorem t : True := by trivial := by", "theorem t : True := trivial where x : True := by", "theorem t : True) := (trivial) := by",
+    "theorem t : True := (trivial) := by", "theorem t : True := calc True ↔ True := by", "theorem t : True := by trivial <;> have : True := by",
+    "axiom t : False := by", "theorem t : True\n#exit := by", "instance t : True := by", "def t : True := by", "private theorem t : True := by",
+    "protected theorem t : True := by", "theorem t : nothing := by", "@[simp] theorem t : True := by", "theorem t := by", "theorem : True := by",
+    "theorem t : True", "theorem t : True := by trivial", "theorem t : sorry := by", "theorem t : True := by /-", "", "theorem", "theorem t (p : Prop : p := by",
+    "theorem t : True ∧ := by", "theorem t : Nat := by", "open Nat in theorem t : True := by", "theorem t x y : True |> := by",
+    "theorem t : (by exact True) := by exact trivial := by", "theorem t : True := let x : True := by"])
+def test_what_is_not_exactly_one_theorem(statement):
     got, = lean_check.check_statements([{"statement": statement}], lean=LEAN, workers=1)
     assert got["verdict"] == "malformed" and got["message"]
-    assert verdict("\n  exact True.intro", statement)["verdict"] in ("failed", "rejected")
+    assert verdicts([{"statement": statement, "proof": "\n  exact True.intro"}], workers=1)[0] in ("failed", "rejected")
 
 
-def test_copies_of_known_statements_are_duplicates():
-    copies = [T.replace("theorem t", "theorem other"), T.replace(" :", "  :"), T.replace("p", "a").replace("Proa", "Prop").replace("q", "b")]
-    new = T.replace("p ∧ q", "q ∧ p")
-    got = lean_check.check_statements([{"statement": s} for s in [*copies, new]], known=[T], lean=LEAN, workers=1)
-    got = [g["verdict"] for g in got]
-    assert got[0] == got[1] == "duplicate" and got[3] == "ok"
+SAME = [
+    ("theorem t (p q : Prop) (h : p ∧ q) : q ∧ p := by", "theorem u (a b:Prop) (h' : a ∧ b) :\n  b∧a := by -- c"),
+    ("theorem t : ∀ x y : Nat, (∃ x, x < y) → x = x := by", "theorem t : ∀ a b : Nat, (∃ c, c < b) → a = a := by"),
+    ("theorem t : (fun x => x) = fun y : Nat => y := by", "theorem t : (fun z => z) = fun z : Nat => z := by"),
+    ("theorem t (s : Set ℕ) : ∀ x ∈ s, x.succ > 0 := by", "theorem t (r : Set ℕ) : ∀ n ∈ r, n.succ > 0 := by"),
+    ("theorem t.{u} (α : Type u) (x : α) : x = x := by", "theorem k.{u} (β : Type u) (y : β) : y = y := by"),
+    ("theorem t (x : ℝ) (h : |x| < 3) : |x - 1| < 4 := by", "theorem t (y : ℝ) (h₀ : |y| < 3) : |y - 1| < 4 := by"),
+    ("theorem t (n : ℕ) : ∑ i in range n, i = n := by", "theorem t (m : ℕ) : ∑ i in range m, i = m := by"),
+    ("theorem t : ∀ (x : Nat) (h : x > 0), x ≠ 0 := by", "/-- d -/ theorem t : ∀ (y : Nat) (k : y > 0), y ≠ 0 := by")]
+DIFFERENT = [
+    ("theorem t (p q : Prop) : p → q := by", "theorem t (p q : Prop) : q → p := by"),
+    ("theorem t : (∀ x, P x) ∧ Q x := by", "theorem t : (∀ y, P y) ∧ Q y := by"),
+    ("theorem t : ∀ x, P x → Q y := by", "theorem t : ∀ y, P y → Q y := by"),
+    ("theorem t : ∀ x, ∃ x, R x x := by", "theorem t : ∀ x, ∃ y, R x y := by"),
+    ("theorem t : f (x := 1) = ∀ x, x := by", "theorem t : f (y := 1) = ∀ y, y := by"),
+    ("theorem t : if ∀ x, P x then Q x else R := by", "theorem t : if ∀ y, P y then Q y else R := by"),
+    ("theorem t (x : x) : x = x := by", "theorem t (y : x) : y = y := by"), ("theorem t : Nat.x = 1 := by", "theorem t : Nat.y = 1 := by"),
+    ("theorem t : ⟨∀ x, P x, x⟩ = c := by", "theorem t : ⟨∀ y, P y, x⟩ = c := by")]
 
 
-def test_verdicts_do_not_depend_on_neighbours():
-    proofs = [PROOF, *CHEATS_PROOF.values(), "\n  exact t h g", PROOF]
-    attempts = [{"statement": T, "proof": p, "i": i} for i, p in enumerate(proofs)]
-    once = {a["i"]: a["verdict"] for a in lean_check.check(attempts, lean=LEAN)}
-    back = {a["i"]: a["verdict"] for a in lean_check.check(attempts[::-1], lean=LEAN, workers=1)}
-    assert once == back and once[0] == once[len(proofs) - 1] == "proved" and list(once) == sorted(once)
-    assert sum(v == "proved" for v in once.values()) == 2
+def test_normal_form():
+    for a, b in SAME:
+        assert lean_check.normal_form(a) == lean_check.normal_form(b)
+    for a, b in DIFFERENT:
+        assert lean_check.normal_form(a) != lean_check.normal_form(b)
 
 
-def test_killed_lean_changes_no_verdict():
-    attempts = [{"statement": T, "proof": PROOF + f" -- {i}" if i % 2 else f"\n  exact h -- {i}"} for i in range(1000)]
-    got = []
-    for a in lean_check.check(attempts, lean=LEAN):
+def closed_formula(rng, bound, depth):
+    """A random formula as (text, de Bruijn form) with few names, so that they shadow each other."""
+    kind = rng.choice(["var"] if depth == 0 else ["var", "all", "all", "and", "fun"])
+    if kind == "and":
+        (a, x), (b, y) = closed_formula(rng, bound, depth - 1), closed_formula(rng, bound, depth - 1)
+        return f"({a} ∧ {b})", ("and", x, y)
+    if kind in ("all", "fun"):
+        v = rng.choice("xy")
+        a, x = closed_formula(rng, [v, *bound], depth - 1)
+        return (f"(∀ {v}, {a})" if kind == "all" else f"(fun {v} => {a}) = c"), (kind, x)
+    v = rng.choice("xyz")
+    return f"P {v}", bound.index(v) if v in bound else v
+
+
+def test_normal_form_never_joins_different_formulas():
+    rng, forms, same = random.Random(0), {}, set()
+    for _ in range(3000):
+        text, meaning = closed_formula(rng, [], 4)
+        key = lean_check.normal_form(f"theorem t : {text} := by")
+        assert forms.setdefault(key, meaning) == meaning, text
+        same.add((key, text))
+    assert len(same) > len(forms)  # and joins some
+
+
+def test_copies_are_duplicates():
+    rows = [{"statement": s} for s in (SAME[0][1], T, T.replace("theorem t", "theorem other"), T.replace("p ∧ q", "q ∧ p"))]
+    got = lean_check.check_statements(rows, known=[SAME[0][0]], lean=LEAN, workers=1)
+    assert [g["verdict"] for g in got] == ["duplicate", "ok", "duplicate", "ok"]
+
+
+# ---- messages of several versions, as text
+
+@pytest.mark.parametrize("messages,report,want", [
+    ([], "'X.t' does not depend on any axioms", "proved"),
+    ([], "'X.t' depends on axioms: [propext, Classical.choice, Quot.sound]", "proved"),
+    ([], "'X.t' depends on axioms: [propext,\n Classical.choice,\n Quot.sound]", "proved"),
+    ([], "'X.t' depends on axioms: [propext, sorryAx]", "rejected"),
+    ([], "'X.t' depends on axioms: [propext, Lean.ofReduceBool]", "rejected"),
+    ([], "'X.t' depends on axioms: [«propext, Quot.sound»]", "rejected"),
+    ([("warning", "declaration uses 'sorry'")], "'X.t' does not depend on any axioms", "rejected"),
+    ([("warning", "declaration uses `sorry`")], "'X.t' does not depend on any axioms", "rejected"),
+    ([("warning", "unused variable `h`")], "'X.t' does not depend on any axioms", "proved"),
+    ([("error", "unsolved goals")], "'X.t' does not depend on any axioms", "failed"),
+    ([("error", "(deterministic) timeout at `whnf`, maximum number of heartbeats (200000) has been reached")],
+     "'X.t' depends on axioms: [sorryAx]", "timeout"),
+    ([], "unknown constant 'X.t'", "failed"), ([], "", "failed")])
+def test_messages(messages, report, want):
+    messages = [{"severity": s, "data": d} for s, d in messages]
+    severity = "error" if report.startswith("unknown") else "information"
+    assert lean_check.judge(messages, {"severity": severity, "data": report}, False)[0] == want
+
+
+# ---- limits: the real Lean behind a wrapper that misbehaves when a theorem's name says so
+
+FAKE = """#!PYTHON
+import os, re, subprocess, sys, time
+args, real = sys.argv[1:], REAL
+if args[-1].endswith(".lean"):
+    with open(LOG, "a") as f:
+        f.write("start\\n")
+    text = open(args[-1]).read()
+    bad = re.search(r"section X\\w+\\ntheorem X\\w+[.](hang|grow|die|fork|flood|noise|quit)_", text)
+    if bad:
+        with open(args[-1], "w") as f:
+            f.write(text[:bad.start()])
+        subprocess.run(real + args)
+        if bad[1] == "fork":
+            subprocess.Popen(["sleep", "1000"])
+        hog = b"x" * (400_000_000 if bad[1] == "grow" else 0)
+        while bad[1] == "flood":
+            os.write(2, b"e" * 10000)
+        while bad[1] == "noise":
+            os.write(1, b'{"severity": "information", "pos": {"line": 1, "column": 0}, "data": "proved"}\\n' * 100)
+        if bad[1] == "die":
+            os.kill(os.getpid(), 9)
+        time.sleep(1000 if bad[1] in ("hang", "grow") else 0)
+        sys.exit(0)
+os.execv(real[0], real + args)
+""".replace("PYTHON", sys.executable).replace("REAL", repr(LEAN.split()))
+
+
+@pytest.fixture
+def fake(tmp_path):
+    path = tmp_path / "lean"
+    path.write_text(FAKE.replace("LOG", repr(str(tmp_path / "log"))))
+    path.chmod(0o755)
+    return str(path), tmp_path / "log"
+
+
+@pytest.mark.parametrize("what,want,starts", [("hang", "timeout", 2), ("grow", "failed", 3), ("die", "crashed", 4), ("fork", "failed", 4),
+                                              ("flood", "timeout", 2), ("noise", "timeout", 2), ("quit", "failed", 4)])
+def test_one_bad_theorem_costs_only_itself(fake, what, want, starts):
+    lean, log = fake
+    rows = [{"statement": T.replace("theorem t", f"theorem {what}_t") if i == 5 else T,
+             "proof": f"\n  have k{i} := h\n  exact ⟨h, g⟩"} for i in range(12)]
+    got = list(lean_check.check(rows, lean=lean, workers=1, timeout=4, memory=0.35))
+    assert [g["verdict"] for g in got] == ["proved"] * 5 + [want] + ["proved"] * 6, got[5]
+    assert len(log.read_text().split()) <= starts and no_lean_left()
+
+
+def no_lean_left():
+    deadline = time.time() + 5
+    while time.time() < deadline:
+        mine = [p for p in os.listdir("/proc") if p.isdigit() and _is_ours(p)]
+        if not mine:
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def _is_ours(pid):
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as f, open(f"/proc/{pid}/stat", "rb") as g:
+        return b"lean_check_" in f.read() and int(g.read().rpartition(b")")[2].split()[1]) == os.getpid()
+    return False
+
+
+def lean_children():
+    return [int(p) for p in os.listdir("/proc") if p.isdigit() and _is_ours(p)]
+
+
+def test_kill_9_in_the_middle_of_1000_attempts():
+    attempts = [{"statement": T, "proof": f"\n  have k{i} := h\n  exact " + (f"⟨k{i}, g⟩" if i % 2 else f"k{i}")} for i in range(1000)]
+    got, killed = [], 0
+    for a in lean_check.check(attempts, lean=LEAN, workers=2):
         got.append(a["verdict"])
-        if len(got) in (100, 400):
-            subprocess.run(["pkill", "-9", "-P", str(os.getpid()), "-f", "maxHeartbeats"], check=False)
-    assert got == ["failed", "proved"] * 500
+        if len(got) in (100, 500):
+            for pid in lean_children()[:1]:
+                os.kill(pid, signal.SIGKILL)
+                killed += 1
+    assert got == ["failed", "proved"] * 500 and killed and no_lean_left()
 
 
-def test_lean_that_hangs_times_out_and_the_rest_goes_on(tmp_path):
-    fake = tmp_path / "lean"  # hangs when the text says so, else the real one
-    fake.write_text("#!/bin/sh\nfor a in \"$@\"; do case $a in *.lean) grep -q hang_here $a && sleep 1000;; esac; done\n"
-                    f'exec {LEAN} "$@"\n')
-    fake.chmod(0o755)
-    attempts = [{"statement": T, "proof": PROOF + (" -- hang_here" if i == 2 else f" -- {i}")} for i in range(5)]
-    got = [a["verdict"] for a in lean_check.check(attempts, lean=str(fake), workers=1, timeout=2)]
-    assert len(got) == 5 and "failed" not in got
+def test_caller_that_gives_up_leaves_no_lean():
+    rows = ({"statement": T, "proof": f"\n  have k{i} := h\n  exact ⟨h, g⟩"} for i in itertools.count())
+    checked = lean_check.check(rows, lean=LEAN, workers=2)
+    assert next(checked)["verdict"] == "proved"
+    checked.close()
+    assert no_lean_left()
+
+    def broken():
+        yield from itertools.islice(rows, 50)
+        raise KeyError("the sampler failed")
+    with pytest.raises(KeyError):
+        list(lean_check.check(broken(), lean=LEAN, workers=2))
+    assert no_lean_left()
 
 
-@pytest.mark.parametrize("lean", ["no-such-lean", "true", "cat"])
-def test_what_is_not_lean(lean):
-    with pytest.raises(lean_check.LeanError):
-        lean_check.find_lean(lean, None)
+def test_results_come_while_the_input_is_still_being_made():
+    def slow():
+        yield {"statement": T, "proof": PROOF}
+        deadline = time.time() + 60
+        while not seen and time.time() < deadline:
+            time.sleep(0.05)
+            yield {"statement": T, "proof": PROOF}
+    seen = []
+    for a in lean_check.check(slow(), lean=LEAN, workers=1):
+        seen.append(a["verdict"])
+    assert set(seen) == {"proved"}
+
+
+def test_duplicates_are_checked_once(fake):
+    assert verdicts([{"statement": T, "proof": PROOF}] * 3000, lean=fake[0], workers=1) == ["proved"] * 3000
+    assert len(fake[1].read_text().split()) == 1
+
+
+def test_bad_header_is_no_verdict_on_the_proof():
+    rows = [{"statement": T, "proof": PROOF, "header": h} for h in ("import Nonsense", "", "set_option maxHeartbeats 1000")]
+    got = list(lean_check.check(rows, lean=LEAN, workers=1))
+    assert [g["verdict"] for g in got] == ["crashed", "proved", "proved"] and got[0]["message"].startswith("header: ")
+
+
+# ---- the command line
+
+def cli(*args, stdin=None):
+    return subprocess.run([sys.executable, lean_check.__file__, *map(str, args)], input=stdin, capture_output=True, text=True, timeout=300)
+
+
+def test_command_line(tmp_path):
+    rows = [{"statement": T, "proof": PROOF, "id": 7}, {"statement": F, "proof": "\n  sorry"}]
+    lines = "".join(json.dumps(r) + "\n" for r in rows)
+    got = cli("-", "--lean", LEAN, "--out", tmp_path / "o", stdin=lines)
+    out = [json.loads(line) for line in (tmp_path / "o").read_text().splitlines()]
+    assert got.returncode == 0 and [o["verdict"] for o in out] == ["proved", "rejected"] and out[0]["id"] == 7
+    assert "1 proved" in got.stderr and list(tmp_path.iterdir()) == [tmp_path / "o"]
+    lean = tmp_path / "a.lean"
+    lean.write_text(f"set_option pp.all false\n\n{T}{PROOF}\n\n-- a comment\ntheorem u (p : Prop) (h : p) : p := h\n\n"
+                    "theorem v (p : Prop) (h : p) : p ∧ p := by\n  exact ⟨u p h, w⟩\n")
+    got = cli(lean, "--lean", LEAN)
+    assert [json.loads(x)["verdict"] for x in got.stdout.splitlines()] == ["proved", "proved", "failed"], got
+
+
+@pytest.mark.parametrize("args,stdin,say", [
+    (["-"], "{", "-:1: not JSON"), (["-"], '{"statement": "x"}\n', "-:1: needs"), (["no such file"], "", "no such file"), ([], "", "name an input"),
+    (["-", "--lean", "no-such-lean"], "", "not found"), (["-", "--lean", "true"], "", "is not Lean"), (["-", "--timeout", "0"], "", "above 0"),
+    (["-", "--header_file", "nowhere"], "", "nowhere"), (["-", "--lean_project", "nowhere"], "", "nowhere"),
+    (["-", "--out", "/no/such/dir/o"], "", "/no/such")])
+def test_bad_input_is_one_line_and_status_2(args, stdin, say):
+    got = cli(*args, *(() if "--lean" in args else ("--lean", LEAN)), stdin=stdin)
+    assert got.returncode == 2 and say in got.stderr.splitlines()[-1] and not got.stdout, got
+
+
+@pytest.mark.parametrize("version,toolchain,lakefile,say", [
+    ("4.8.0", None, "", "4.9 or newer"), ("4.20.0", "leanprover/lean4:v4.19.0", "", "asks for"), ("4.20.0", "leanprover/lean4:v4.20.0", "require mathlib", "not built")])
+def test_lean_that_does_not_fit(tmp_path, version, toolchain, lakefile, say):
+    lean, project = tmp_path / "lean", tmp_path / "project"
+    lean.write_text(f"#!/bin/sh\necho 'Lean (version {version}, x86_64-unknown-linux-gnu, commit 0, Release)'\n")
+    lean.chmod(0o755)
+    project.mkdir()
+    (project / "lakefile.lean").write_text(lakefile)
+    if toolchain:
+        (project / "lean-toolchain").write_text(toolchain + "\n")
+    with pytest.raises(lean_check.LeanError, match=say):
+        lean_check.find_lean(str(lean), str(project))
+    assert lean_check.find_lean(LEAN)[1].startswith("4.")
+
+
+def test_no_text_slips_a_command_past_the_reader(tmp_path):
+    """Random nasty text around a command: whatever the reader lets through, Lean must not run the command."""
+    rng = random.Random(5)
+    pieces = ["'", '"', "\\", "{", "}", "s!", "r", "#", 'r"', "«", "»", "/-", "-/", "--", "\n", " ", "a", "0b", "1e", ".", "∑", "⁻¹", "''", "é", "(", ")",
+              "`", "exact", "x'", "!", "?", "@", "'a'", "'\\n'", '"b"', "/-- d -/", "--/", "/-/", "'\"'", "'('", "⟨", "⟩", "λ", "₁", "·", "<;>", "α", "1_0"]
+    source, marks = "", {}
+    while len(marks) < 1500:
+        parts = rng.choices(pieces, k=rng.randint(1, 9))
+        parts.insert(rng.randint(0, len(parts)), f" axiom Z{len(marks)} : Type ".strip(rng.choice(["", " "])))
+        parts = ['"', *parts, '"'] if rng.random() < 0.3 else parts
+        with contextlib.suppress(lean_check.Refused):
+            source += lean_check.template("theorem t : True := by", "".join(parts)).replace("\0", f"N{len(marks)}")
+            source += f"#check Z{len(marks)}\n"
+            marks[source.count("\n")] = "".join(parts)
+    (tmp_path / "a.lean").write_text(source)
+    got = subprocess.run([*LEAN.split(), "--json", "-DmaxErrors=0", tmp_path / "a.lean"], capture_output=True, text=True)
+    seen = {m["pos"]["line"]: m["severity"] for m in map(json.loads, got.stdout.splitlines()) if m["pos"]["line"] in marks}
+    assert [marks[n] for n in marks if seen.get(n) != "error"] == []
 
 
 # ----------------------------------------------------------------------------------------------------------- reward.py
 
-def lp_cost(e, u, kappa):
-    """Exact optimum of the reweighting problem by HiGHS."""
-    e, u = (torch.nn.functional.normalize(x.double(), dim=1) for x in (e, u))
-    cost, (n, m) = (1 - e @ u.T).numpy(), (len(e), len(u))
-    columns, rows = torch.zeros(m, n, m), torch.zeros(n, n, m)
-    for j in range(m):
-        columns[j, :, j] = 1
-    for i in range(n):
-        rows[i, i] = 1
-    return linprog(cost.ravel(), A_eq=columns.view(m, -1).numpy(), b_eq=[1 / m] * m, A_ub=rows.view(n, -1).numpy(),
-                   b_ub=[kappa / n] * n, method="highs").fun
-
-
-def plan_cost(e, u, weights):
-    """Cost of the best plan whose rows sum to weights / N, exactly."""
-    e, u = (torch.nn.functional.normalize(x.double(), dim=1) for x in (e, u))
-    cost, (n, m) = (1 - e @ u.T).numpy(), (len(e), len(u))
-    a = torch.zeros(n + m, n, m)
-    for i in range(n):
-        a[i, i] = 1
-    for j in range(m):
-        a[n + j, :, j] = 1
-    b = [w / n for w in weights] + [1 / m] * m
-    result = linprog(cost.ravel(), A_eq=a.view(n + m, -1).numpy(), b_eq=b, method="highs-ipm")
-    return result.fun
-
-
-@pytest.mark.parametrize("kappa", [1, 1.5, 2, 4, 100])
-@pytest.mark.parametrize("kind", ["clustered", "uniform", "equal", "N=1", "M=1", "N>>M", "M>>N"])
-def test_optimal_reweighting_against_the_lp(kind, kappa):
-    torch.manual_seed(0)
-    n, m = {"N=1": (1, 12), "M=1": (12, 1), "N>>M": (60, 5), "M>>N": (5, 60)}.get(kind, (20, 30))
-    e, u = torch.randn(n, 6), torch.randn(m, 6)
+def instance(kind, n=40, m=60):
+    """(e, u) of one family; deterministic."""
+    rng = torch.Generator().manual_seed(len(kind))
+    e, u = torch.randn(n, 8, generator=rng), torch.randn(m, 8, generator=rng)
     if kind == "clustered":
-        e, u = e * 0.3 + torch.eye(6)[torch.arange(n) % 3], u * 0.3 + torch.eye(6)[torch.arange(m) % 5]
-    if kind == "equal":
-        e, u = e[:1].repeat(n, 1), u[:1].repeat(m, 1)
-    w = reward.reweight(e, u, kappa)
-    assert w.min() >= -1e-9 and w.max() <= kappa + 1e-6 and abs(w.mean() - 1) < 1e-6
-    best = lp_cost(e, u, kappa)
-    assert plan_cost(e, u, w.tolist()) <= 1.01 * best + 1e-6
-    if kappa == 1:
-        assert torch.allclose(w, torch.ones_like(w), atol=1e-6)
-    order = torch.randperm(n)
-    assert torch.allclose(reward.reweight(e[order], u[torch.randperm(m)], kappa), w[order], atol=1e-5)
+        e, u = 0.3 * e + torch.eye(8)[torch.arange(n) % 3], 0.3 * u + torch.eye(8)[torch.arange(m) % 5]
+    return {
+        "plane": (e[:, :2], u[:, :2]),
+        "line": (e[:, :2].abs(), u[:, :2].abs()),
+        "narrow": (e + 10, u + 10),
+        "copies": (e[:5].repeat(8, 1), u[:7].repeat(6, 1)),
+        "equal": (e[:1].repeat(n, 1), e[:1].repeat(m, 1)),
+        "opposite": (e[:1].repeat(n, 1), -e[:1].repeat(m, 1)),
+        "same": (e, e.flip(0)),
+        "N=1": (e[:1], u),
+        "half the same": (e, torch.cat([e, e[:20]])),
+        "M=1": (e, u[:1]),
+        "N>>M": (torch.cat([e] * 4) + 0.1, u[:4]),
+        "M>>N": (e[:4], torch.cat([u] * 4) + 0.1),
+    }.get(kind, (e, u))
 
 
-def test_reweighting_of_nothing_and_of_nonsense():
-    x = torch.randn(3, 4)
-    assert reward.reweight(x[:0], x).shape == (0,) and reward.reweight(x, x[:0]).tolist() == [1, 1, 1]
-    assert reward.reweight(x, x, method="uniform").tolist() == [1, 1, 1]
-    for bad in ((x, torch.randn(3, 5)), (x * math.nan, x), (x * 0, x), (x[0], x)):
-        with pytest.raises(ValueError):
-            reward.reweight(*bad)
-    for how in ({"kappa": 0.5}, {"method": "magic"}):
-        with pytest.raises(ValueError):
-            reward.reweight(x, x, **how)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "clustered",
+        "uniform",
+        "plane",
+        "line",
+        "narrow",
+        "copies",
+        "equal",
+        "opposite",
+        "same",
+        "half the same",
+        "N=1",
+        "M=1",
+        "N>>M",
+        "M>>N",
+    ],
+)
+def test_optimal_against_the_lp(kind):
+    e, u = instance(kind)
+    for kappa in (1, 1.05, 1.5, 2, 4, 100):
+        w, cost, bound = reward._transport(e, u, kappa, "optimal", 0)
+        exact, greedy = reward._lp(e.double(), u.double(), kappa), reward._transport(e, u, kappa, "greedy", 0)
+        assert exact - 1e-7 <= cost <= 1.01 * exact + 1e-6 and bound <= exact + 1e-7 and cost <= greedy[1]
+        for weights in (w, greedy[0]):
+            assert weights.min() >= 0 and weights.max() <= kappa + 1e-6 and abs(weights.mean() - 1) < 1e-6
+        if kappa == 1:
+            assert torch.allclose(w, torch.ones_like(w), atol=1e-6)
 
 
-def test_pass_rates_and_proof_weights():
-    rows = [proved("a", "x", count=3), proved("a", "y"), proved("a", "z", count=4, verdict="timeout"),
-            proved("a", "w", count=9, verdict="crashed"), proved("b", "x", verdict="crashed")]
-    assert reward.pass_rates(rows) == {"a": 0.5}
-    assert reward.proof_weights(rows[:2], 0.5) == pytest.approx([math.exp(-0.5) / 2] * 2)
+def test_optimal_is_better_than_greedy_where_they_compete():
+    e, u = instance("clustered")
+    assert reward._transport(e, u, 1.5, "optimal", 0)[1] < 0.99 * reward._transport(e, u, 1.5, "greedy", 0)[1]
 
 
-def test_select_names_its_reasons():
-    c = [{"statement": s, "lemma": lemma} for s, lemma in (("easy", None), ("hard", None), ("none", None), ("far", "And.symm"))]
-    attempts = [proved("easy", "p" * 9, count=3), proved("easy", "", verdict="failed"), proved("hard", "p" * 9),
-                proved("hard", "", count=7, verdict="failed"), proved("none", "", verdict="failed", count=8),
-                proved("far", "\n  exact And.symm h"), proved("far", "", count=4, verdict="failed")]
-    got = reward.select(c, attempts, ["u"], lambda texts: torch.ones(len(texts), 2), elegance=0)
-    assert [g["reason"] for g in got] == ["too easy", "kept", "unproved", "kept"] and got[3]["lemma"] == "And.symm"
-    assert [g["weight"] > 0 for g in got] == [False, True, False, True]
-    got = reward.select(c, attempts, ["u"], None, elegance=0, challenge=1, reweight="uniform")
-    assert [g["weight"] for g in got] == [1, 1, 0, 1]
+def test_costs_computed_in_blocks_again_and_again_give_the_same(monkeypatch):
+    e, u = instance("clustered")
+    whole = reward.reweight(e, u)
+    monkeypatch.setattr(reward._costs, "__defaults__", (97, 0))
+    assert torch.allclose(reward.reweight(e, u), whole, atol=1e-6)
 
 
-def test_invoked_lemmas():
-    assert reward.invoked("\n  exact And.symm h -- Or.symm\n", {"And.symm", "Or.symm", "symm", "mt"}) == {"And.symm"}
+@settings(max_examples=25, deadline=None)
+@given(
+    n=st.integers(1, 12),
+    m=st.integers(1, 12),
+    d=st.integers(1, 4),
+    kappa=st.floats(1, 20),
+    method=st.sampled_from(["optimal", "greedy", "uniform"]),
+    seed=st.integers(0, 99),
+)
+def test_weights_of_any_instance(n, m, d, kappa, method, seed):
+    rng = torch.Generator().manual_seed(seed)
+    e, u = (torch.randint(1, 3, (k, d), generator=rng) * 1.0 for k in (n, m))  # many copies and ties
+    w = reward.reweight(e, u, kappa, method, seed)
+    assert w.shape == (n,) and w.min() >= 0 and w.max() <= kappa + 1e-6 and abs(w.mean() - 1) < 1e-6
+    rows = torch.randperm(n, generator=rng)
+    again = reward.reweight(3 * e[rows], u[torch.randperm(m, generator=rng)], kappa, method, seed)
+    assert torch.equal(reward.reweight(e, u, kappa, method, seed), w)
+    assert torch.allclose(again, w[rows], atol=1e-9)
+
+
+def test_worked_example():
+    assert doctest.testmod(reward).failed == 0
+
+
+def test_a_conjecture_far_from_every_statement_gets_nothing():
+    e = torch.tensor([[1.0, 0], [0.9, 0.1], [0, 1]])
+    assert reward.reweight(e, torch.tensor([[1.0, 0], [1, 0.1]]), 3).tolist()[2] == 0
+
+
+X = torch.ones(3, 4)
+
+
+@pytest.mark.parametrize(
+    "args, text",
+    [
+        ((X, X[:, :2]), "(3, 4) and (3, 2)"),
+        ((X[0], X), "(4,)"),
+        ((X * float("nan"), X), "conjecture holds NaN"),
+        ((X, X * float("inf")), "statement holds NaN"),
+        ((X * 0, X), "conjecture is the zero"),
+        ((X, X * 0), "statement is the zero"),
+        ((X, X, 0.99), "kappa"),
+        ((X, X, float("nan")), "kappa"),
+        ((X, X, 4, "best"), "'best'"),
+    ],
+)
+def test_bad_input_is_named(args, text):
+    with pytest.raises(ValueError) as error:
+        reward.reweight(*args)
+    assert text in str(error.value)
+
+
+def test_nothing_kept_or_everything_proved():
+    assert reward.reweight(X[:0], X).shape == (0,) and reward.reweight(X, X[:0]).tolist() == [1, 1, 1]
+
+
+# --------------------------------------------------------------------------------------------------- filters
+
+
+def an_attempt(statement, proof, verdict="proved", count=1):
+    return {"statement": statement, "proof": proof, "verdict": verdict, "count": count}
+
+
+def test_pass_rates_with_multiplicity():
+    rows = [
+        an_attempt("a", "p", count=2),
+        an_attempt("a", "q", "failed", 5),
+        an_attempt("a", "r", "timeout", 1),
+        an_attempt("a", "s", "crashed", 99),
+        an_attempt("b", "p", "crashed"),
+        an_attempt("c", "p", "failed"),
+    ]
+    assert reward.pass_rates(rows) == {"a": 0.25, "c": 0.0}
+
+
+def test_proof_weights():
+    proofs = [{"statement": s, "proof": "x" * n} for s, n in (("a", 0), ("b", 1000), ("a", 1000))]
+    assert reward.proof_weights(proofs) == pytest.approx([1 / 2, 0.36787944, 0.36787944 / 2])
+
+
+@pytest.mark.parametrize(
+    "proof, names",
+    [
+        ("exact add_comm a b", {"add_comm"}),
+        ("exact add_comm' a b", set()),
+        ("exact Nat.add_comm a b", set()),
+        ("exact h.symm", set()),
+        ("exact (f x).symm", set()),
+        ("rw [← abs_le.mp, foo.1]", {"abs_le"}),
+        ("simpa using _root_.add_comm", {"add_comm"}),
+        ("exact foo -- add_comm", set()),
+        ("exact add_comm₁", set()),
+        ("exact /- add_comm /- x -/ add_comm -/ foo", set()),
+        ('exact foo "add_comm"', set()),
+        ("exact @Nat.succ_le! x", {"Nat.succ_le!"}),
+        ("exact α.symm", set()),
+        ("\n  exact symm h", {"symm"}),
+    ],
+)
+def test_invoked(proof, names):
+    assert reward.invoked(proof, dict.fromkeys(["add_comm", "symm", "abs_le", "Nat.succ_le!"])) == names
+
+
+def a_conjecture(name, lemma, proof_length, proof="", proved=1, failed=7):
+    """A conjecture whose statement has 10 characters, and its attempts."""
+    s = f"theorem {name:2}"
+    rows = [
+        an_attempt(s, proof + "x" * (proof_length - len(proof)), count=proved),
+        an_attempt(s, "no", "failed", failed),
+    ]
+    return {"statement": s, "lemma": lemma, "row": name}, [r for r in rows if r["count"]]
+
+
+def run_select(parts, embed=None, **options):
+    out = reward.select(
+        [c for c, _ in parts],
+        [a for _, rows in parts for a in rows],
+        ["u"],
+        embed,
+        **{"reweight": "uniform", **options},
+    )
+    return {c["row"]: c for c in out}
+
+
+def test_challenging():
+    parts = [
+        a_conjecture("a", None, 9, proved=2, failed=6),
+        a_conjecture("b", None, 9, proved=3, failed=6),
+        a_conjecture("c", None, 9, proved=0),
+        ({"statement": "d", "lemma": None, "row": "d"}, []),
+    ]
+    got = run_select(parts, elegance=0)
+    assert [c["reason"] for c in got.values()] == ["kept", "too easy", "unproved", "unjudged"]
+    assert [c["pass_rate"] for c in got.values()] == [0.25, 1 / 3, 0, None]
+    assert [c["weight"] for c in got.values()] == [1, 0, 0, 0]
+    assert [c["reason"] for c in run_select(parts, elegance=0, challenge=1).values()][:3] == [
+        "kept",
+        "kept",
+        "unproved",
+    ]
+
+
+def test_relevant_and_its_cap():
+    parts = [
+        a_conjecture("a", "foo", 20, "exact foo "),
+        a_conjecture("b", "foo", 20, "exact bar "),
+        *(a_conjecture(f"{i:02}", None, 20) for i in range(9)),
+    ]
+    got = run_select(parts, elegance=0)
+    assert got["a"]["lemma"] == "foo" and got["b"]["lemma"] is None and got["b"]["reason"] == "kept"
+    for cap, left in (((3, 2), 3), ((0, 4), 4), ((20, 0), 10)):
+        reasons = [c["reason"] for c in run_select(parts, elegance=0, relevant_cap=cap).values()]
+        assert reasons[0] == "kept" and reasons.count("irrelevant (over the cap)") == 10 - left
+
+
+def test_elegance_by_lemma_or_over_all():
+    """Ratios 2 3 4 5 6 of foo: quantile 0.2 is 2.8; bar stands alone; no lemma, 1 and 1.5: quantile 1.1."""
+    parts = [a_conjecture(f"f{i}", "foo", 10 * i, "foo ") for i in (2, 3, 4, 5, 6)]
+    parts += [a_conjecture("b", "bar", 10, "bar "), a_conjecture("n", None, 10), a_conjecture("m", None, 15)]
+
+    def inelegant(**options):
+        return {name for name, c in run_select(parts, **options).items() if c["reason"] == "inelegant"}
+
+    assert inelegant() == {"f2", "n"} and inelegant(elegance=0) == set()
+    assert inelegant(elegance_group="all") == {"b", "n"}  # 1 1 1.5 2 3 4 5 6: quantile 0.2 is 1.2
+
+
+def test_elegance_takes_the_shortest_verified_proof():
+    parts = [a_conjecture("a", "foo", 50, "foo "), a_conjecture("b", "foo", 40, "foo ")]
+    parts[0][1].extend(
+        [an_attempt(parts[0][0]["statement"], "x" * 30), an_attempt(parts[0][0]["statement"], "", "failed")]
+    )
+    assert [c["reason"] for c in run_select(parts, challenge=1).values()] == ["inelegant", "kept"]
+
+
+def test_diverse_embeds_once_and_only_what_is_needed():
+    parts, seen = [a_conjecture("a", None, 9), a_conjecture("b", None, 9), a_conjecture("c", None, 9, proved=0)], []
+
+    def embed(texts):
+        seen.append(texts)
+        return torch.tensor([[1.0, 0], [0, 1], [1, 0]])
+
+    got = run_select(parts, embed, reweight="optimal", elegance=0)
+    assert seen == [[parts[0][0]["statement"], parts[1][0]["statement"], "u"]]
+    assert [(c["reason"], c["weight"]) for c in got.values()] == [
+        ("kept", 2),
+        ("weight 0", 0),
+        ("unproved", 0),
+    ]
+    assert run_select(parts[2:], None, reweight="optimal")["c"]["reason"] == "unproved"
 
 
 # ------------------------------------------------------------------------------------------------------- the tiny data
@@ -519,6 +981,47 @@ def test_loop(finished):
     assert set(result) == {"train", "heldout"} and set(result["train"]) == {"pass@1", "pass@2"}
     for name in ("config.json", "progress.png", "final_02/merged/model.safetensors", "final_02/adapter/adapter_config.json"):
         assert os.path.getsize(f"{out}/{name}") > 0
+
+
+@pytest.mark.parametrize("moment", ["iter_00/attempts", "iter_01/examples"])
+def test_kill_and_resume_gives_the_same(finished, cut_down, tmp_path, moment):
+    out = tmp_path / "out"
+    shutil.copytree(finished[0], out, ignore=shutil.ignore_patterns("iter_*", "final_*", "eval", "metrics.jsonl"))
+    command = [sys.executable, "stp.py", *map(str, cut_down), "--out", str(out)]
+    config = json.loads((finished[0] / "config.json").read_text())
+    (out / "config.json").write_text(json.dumps({**config, "flags": {**config["flags"], "out": str(out)}}))
+    process = subprocess.Popen(command, cwd=HERE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not glob.glob(f"{out}/{moment}*") and process.poll() is None:
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    assert process.returncode == -signal.SIGKILL
+    assert run_stp(*cut_down, "--out", out).returncode == 0
+    assert timeless(out) == timeless(finished[0])
+
+
+def test_interrupt_leaves_no_process(cut_down, tmp_path):
+    process = subprocess.Popen([sys.executable, "stp.py", *map(str, cut_down), "--out", str(tmp_path / "o")], cwd=HERE,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while not os.path.exists(tmp_path / "o" / "base.tmp"):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    assert "the same command goes on" in process.communicate(timeout=60)[1] and process.returncode == 130
+    time.sleep(1)
+    lines = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout.splitlines()
+    assert not [line for line in lines if str(tmp_path) in line]
+
+
+def test_more_iterations_go_on(finished, cut_down, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(finished[0], out)
+    config = json.loads((out / "config.json").read_text())
+    (out / "config.json").write_text(json.dumps({**config, "flags": {**config["flags"], "out": str(out)}}))
+    done = timeless(out)
+    result = run_stp(*cut_down, "--out", out, "--iters", 3, "--gamma", 0)
+    assert result.returncode == 2 and "--gamma 0.001 -> 0.0" in result.stderr
+    assert run_stp(*cut_down, "--out", out, "--iters", 3, "--samples", 0).returncode == 0
+    assert timeless(out)[:2] == done and len(timeless(out)) == 3
 
 
 def test_plot_of_two_runs(finished, tmp_path):
