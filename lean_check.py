@@ -346,7 +346,6 @@ def kill(process):
     process.wait()
 
 
-
 def judge(messages, report, sketch):
     """Lean's messages about one theorem, and the one of its `#print axioms` -> (verdict, message, axioms)."""
     errors = [m["data"] for m in messages if m["severity"] == "error"]
@@ -432,13 +431,17 @@ def run_lean(pool, jobs):
     k, messages, start, why, again, tail = -1, [], time.monotonic(), None, [], bytearray()  # k = -1: the header
     times = [start]
     try:
-        for line in read_lines(process, out, lambda: times[-1] + (HEADER_TIMEOUT if k < 0 else pool.timeout), pool.memory, tail):
+        def deadline():
+            return times[-1] + (HEADER_TIMEOUT if k < 0 else pool.timeout)  # k as it is at the time of the call
+
+        for line in read_lines(process, out, deadline, pool.memory, tail):
             if isinstance(line, str):
                 why = line
                 break
             try:
                 m = json.loads(line)
-                at, data, _ = m["pos"]["line"], m["data"], m["severity"]
+                at, data = m["pos"]["line"], m["data"]
+                m["severity"]  # noqa: B018  judge needs it
             except (ValueError, KeyError, TypeError):
                 continue  # not a message of Lean's
             if at != ends[k + 1] or k < 0 and data != secret:

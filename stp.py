@@ -34,7 +34,7 @@ The run folder (--out). A file or folder that exists is finished, so the same co
   iter_07/examples.jsonl     prompt, target, weight: what the model was trained on
   iter_07/model/             LoRA adapter/ and the merged/ model that the next iteration samples from
   final_24/                  stage 3: the re-trained model, merged/ loads with transformers
-  eval/                      per file: attempts.jsonl, result.json (pass@k), proofs.lean
+  eval/final_24/             per file: attempts.jsonl, result.json (pass@k), proofs.lean
   metrics.jsonl, progress.png
 
 metrics.jsonl, one object an iteration
@@ -59,6 +59,7 @@ import multiprocessing
 import os
 import random
 import re
+import shlex
 import shutil
 import signal
 import sys
@@ -79,10 +80,10 @@ PAPER_HEADER = ("import Mathlib\nimport Aesop\nset_option maxHeartbeats 400000\n
 PRESETS = {
     "paper": {},
     "tiny": dict(
-        model="scratch", header="", lean=f"{sys.executable} {HERE}/tiny/lean",                   # nothing to download
+        model="scratch", header="", lean=shlex.join([sys.executable, f"{HERE}/tiny/lean"]),       # nothing to download
         statements=[f"{HERE}/tiny/statements.jsonl"], library=[f"{HERE}/tiny/library.jsonl"], sft=[],
         library_seeds=True,                                                # a small given set yields too few seeds
-        max_prompt=384, max_new=192, K=8, K0=8, samples=8, shard=512,           # 15 minutes on two cores
+        max_prompt=384, max_new=192, K=8, K0=8, samples=8, shard=512,           # sizes for two CPU cores
         lora_r=32, lora_alpha=64, lr=1e-3, sft_lr=2e-3, retrain_lr=2e-3,       # a small model takes large steps
         sft_epochs=1, batch_size=32, timeout=5.0),
 }
@@ -215,7 +216,7 @@ def read_jsonl(path):
             if start == "[":
                 yield from json.load(f)
                 return
-            for n, line in enumerate(f, 1):
+            for n, line in enumerate(f, 1):  # noqa: B007  the error below names n
                 if line.strip():
                     yield json.loads(line)
     except json.JSONDecodeError as e:
@@ -521,7 +522,7 @@ def embed_worker(rank, n, folder, statements, model, args):
 # -------------------------------------------------------------------------------------------------------- training
 
 def train(folder, base, adapter, examples, args, *, lr, epochs=1, full=False):
-    """Trains on weighted examples and returns (folder, mean loss). Writes adapter/ (unless full) and merged/.
+    """Trains on weighted examples and returns the mean loss. Writes adapter/ (unless full) and merged/.
 
     base: model that LoRA sits on, or that is trained itself if full. adapter: LoRA folder to go on from, or None.
     """
@@ -1015,10 +1016,15 @@ def plot(runs, path):
 
 # ---------------------------------------------------------------------------------------------------------- evaluation
 
+def file_stem(path):
+    return os.path.splitext(os.path.basename(path))[0]
+
+
 def evaluate(model, args):
     """Samples --samples proofs of every statement of the --eval files; prints and writes pass@k per split."""
+    ours = os.path.relpath(os.path.dirname(model), args.out)  # each model of the run has its own evaluations
     for path in args.eval:
-        folder = f"{args.out}/eval/{os.path.splitext(os.path.basename(path))[0]}_{args.samples}"
+        folder = f"{args.out}/eval/{'model' if ours.startswith('..') else ours}/{file_stem(path)}_{args.samples}"
         statements = load_statements(path)
         prove(f"{folder}/attempts.jsonl", [{**s, "role": "given", "n": args.samples} for s in statements], model, args)
         passed, judged = Counter(), Counter()
@@ -1180,8 +1186,16 @@ def settle(args, command):
 
 def check_input(args):
     """Given statements, library and lemma dictionary, once all files, the model and Lean are found in order."""
-    if args.iters < 0 or args.procs < 1 or args.K < 1:
-        raise UserError("--iters must be 0 or more, --procs and --K 1 or more")
+    names = [file_stem(path) for path in args.eval]
+    for bad, message in (
+            (args.iters < 0 or args.procs < 1 or args.K < 1, "--iters must be 0 or more, --procs and --K 1 or more"),
+            (args.kappa < 1, "--kappa must be 1 or more: weights average 1"),
+            (args.timeout <= 0 or args.memory <= 0, "--timeout and --memory must be above 0"),
+            (args.heartbeats < 0 or args.lean_workers < 0, "--heartbeats 0 or more, --lean_workers 0 or more"),
+            (args.width % 32, "--width must be a multiple of 32"),
+            (len(names) > len(set(names)), f"--eval: two files named {max(names, key=names.count)}; rename one")):
+        if bad:
+            raise UserError(message)
     if lacks := missing(args):
         raise UserError("\n".join(["missing:"] + [f"  {line}" for line in lacks]) if len(lacks) > 1 else lacks[0])
     for path in args.eval:
@@ -1243,7 +1257,7 @@ def main():
     except (UserError, lean_check.LeanError) as e:
         print(f"stp.py: {e}", file=sys.stderr)
         return 2
-    except RuntimeError as e:
+    except (RuntimeError, OSError) as e:  # a failed phase, a full disk
         print(f"stp.py: {e}\nThe same command goes on from the last finished phase.", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -739,7 +739,7 @@ def test_train_split_is_given(tmp_path):
 
 
 def proved(statement, proof="\n  exact l1", role="given", count=1, verdict="proved"):
-    return {"statement": statement, "proof": proof, "role": role, "count": count, "verdict": verdict}
+    return {**an_attempt(statement, proof, verdict, count), "role": role}
 
 
 def test_seeds(tmp_path):
@@ -977,7 +977,7 @@ def test_loop(finished):
     given_proved = {a["statement"] for a in good if a["role"] == "given"}
     assert len(given_proved) == rows[-1]["proved"]
     assert sum(a["count"] for a in attempts) == rows[-1]["proofs"]
-    result = json.load(open(f"{out}/eval/given_2/result.json"))
+    result = json.load(open(f"{out}/eval/final_02/given_2/result.json"))
     assert set(result) == {"train", "heldout"} and set(result["train"]) == {"pass@1", "pass@2"}
     for name in ("config.json", "progress.png", "final_02/merged/model.safetensors", "final_02/adapter/adapter_config.json"):
         assert os.path.getsize(f"{out}/{name}") > 0
@@ -1020,8 +1020,10 @@ def test_more_iterations_go_on(finished, cut_down, tmp_path):
     done = timeless(out)
     result = run_stp(*cut_down, "--out", out, "--iters", 3, "--gamma", 0)
     assert result.returncode == 2 and "--gamma 0.001 -> 0.0" in result.stderr
-    assert run_stp(*cut_down, "--out", out, "--iters", 3, "--samples", 0).returncode == 0
+    assert run_stp(*cut_down, "--out", out, "--iters", 3).returncode == 0
     assert timeless(out)[:2] == done and len(timeless(out)) == 3
+    for model in ("final_02", "final_03"):  # each model has an evaluation of its own
+        assert os.path.getsize(f"{out}/eval/{model}/given_2/result.json") > 0
 
 
 def test_plot_of_two_runs(finished, tmp_path):
@@ -1046,6 +1048,11 @@ BAD = {
     "model": (["--model", "./no-model"], "no folder with a config.json"),
     "out": (["--out", "/proc/nowhere"], "cannot be written"),
     "foreign folder": (["--out", "{tmp}"], "is no run folder"),
+    "kappa": (["--kappa", "0.5"], "--kappa must be 1 or more"),
+    "timeout": (["--timeout", "0"], "--timeout and --memory must be above 0"),
+    "heartbeats": (["--heartbeats", "-1"], "--heartbeats 0 or more"),
+    "width": (["--width", "50"], "--width must be a multiple of 32"),
+    "same name twice": (["--eval", "{tmp}/two.jsonl", "{tmp}/b/two.jsonl"], "two files named two"),
     "library": (["--library", "{tmp}/other.jsonl"], 'needs "name", "statement" and "proof"'),
     "paper without anything": (["--preset", "paper"], "hf download deepseek-ai/DeepSeek-Prover-V1.5-SFT"),
 }
@@ -1057,6 +1064,8 @@ def test_bad_input(case, tmp_path):
     jsonl(tmp_path / "other.jsonl", [{"text": "theorem t : True := by"}])
     jsonl(tmp_path / "two.jsonl", [{"statement": "theorem a : True := trivial\ntheorem b : True := by"}])
     (tmp_path / "empty.jsonl").write_text("")
+    (tmp_path / "b").mkdir()
+    shutil.copy(tmp_path / "two.jsonl", tmp_path / "b")
     if case == "vllm" and importlib.util.find_spec("vllm"):
         pytest.skip("vllm is installed here")
     argv, message = BAD[case]
