@@ -65,6 +65,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections import Counter, defaultdict, deque
 from dataclasses import dataclass, field
 
@@ -356,6 +357,9 @@ def child(function, rank, n, *job):
         ids = visible.split(",") if visible else [str(i) for i in range(n_gpus())]
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(ids[rank * tp:(rank + 1) * tp])
     import torch
+    from transformers.utils import logging
+    logging.disable_progress_bar()  # a bar for each loading of the model would bury the run's own lines
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     if not n_gpus():
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // n))
     function(rank, n, *job)
