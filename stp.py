@@ -84,8 +84,8 @@ PRESETS = {
         model="scratch", header="", lean=shlex.join([sys.executable, f"{HERE}/tiny/lean"]),       # nothing to download
         statements=[f"{HERE}/tiny/statements.jsonl"], library=[f"{HERE}/tiny/library.jsonl"], sft=[],
         library_seeds=True,                                                # a small given set yields too few seeds
-        max_prompt=384, max_new=192, K=8, K0=8, samples=8, shard=512,           # sizes for two CPU cores
-        lora_r=32, lora_alpha=64, lr=1e-3, sft_lr=2e-3, retrain_lr=2e-3,       # a small model takes large steps
+        max_prompt=384, max_new=128, K=8, K0=8, samples=8, shard=512,           # sizes for two CPU cores
+        lora_r=32, lora_alpha=64, lr=2e-3, epochs=2, sft_lr=2e-3, retrain_lr=2e-3,       # a small model takes large steps
         sft_epochs=1, batch_size=32, timeout=5.0),
 }
 
@@ -125,9 +125,9 @@ def parse_args(argv=None):
     g.add_argument("--model", default="deepseek-ai/DeepSeek-Prover-V1.5-SFT",
                    help="base model, hub name or folder; scratch: build and pretrain a tiny one on --library")
     g.add_argument("--layers", type=int, default=3, help="scratch model: layers")
-    g.add_argument("--width", type=int, default=96, help="scratch model: hidden size, a multiple of 32")
+    g.add_argument("--width", type=int, default=64, help="scratch model: hidden size, a multiple of 32")
     g.add_argument("--pretrain_epochs", type=int, default=6, help="scratch model: epochs of all weights on the SFT data")
-    g.add_argument("--pretrain_lr", type=float, default=3e-3, help="scratch model: learning rate")
+    g.add_argument("--pretrain_lr", type=float, default=2e-3, help="scratch model: learning rate")
     g.add_argument("--lora_r", type=int, default=64, help="LoRA rank on all linear layers; 0: full finetune")
     g.add_argument("--lora_alpha", type=int, default=128, help="LoRA scale times rank")
 
@@ -396,7 +396,8 @@ def sample(folder, rows, stop, model, args, stats):
             write_jsonl(name + ".in", ({k: r.get(k) for k in ("prompt", "keep", "n")} for r in shard))
     start = time.time()
     with (workers(sample_worker, args.procs, names, stop, model, args) as alive,
-          tqdm(total=sum(r["n"] for r in rows), desc=f"  {os.path.basename(folder)}", unit="sample", leave=False) as bar):
+          tqdm(total=sum(r["n"] for r in rows), desc=f"  {os.path.basename(folder)}", unit="sample", leave=False,
+               disable=None) as bar):
         for name, shard in zip(names, shards, strict=True):
             while not os.path.exists(name + ".out"):
                 if not alive() and not os.path.exists(name + ".out"):
@@ -525,7 +526,7 @@ def embed_worker(rank, n, folder, statements, model, args):
 
 # -------------------------------------------------------------------------------------------------------- training
 
-def train(folder, base, adapter, examples, args, *, lr, epochs=1, full=False):
+def train(folder, base, adapter, examples, args, *, lr, epochs=1, full=False, decay=False):
     """Trains on weighted examples and returns the mean loss. Writes adapter/ (unless full) and merged/.
 
     base: model that LoRA sits on, or that is trained itself if full. adapter: LoRA folder to go on from, or None.
@@ -533,7 +534,7 @@ def train(folder, base, adapter, examples, args, *, lr, epochs=1, full=False):
     if not os.path.exists(folder):
         shutil.rmtree(folder + ".tmp", ignore_errors=True)
         write_jsonl(f"{folder}.tmp/examples.jsonl", examples)
-        job = dict(folder=folder + ".tmp", base=base, adapter=adapter, lr=lr, epochs=epochs, full=full)
+        job = dict(folder=folder + ".tmp", base=base, adapter=adapter, lr=lr, epochs=epochs, full=full, decay=decay)
         with workers(train_worker, args.procs, job, args):
             pass
         os.remove(f"{folder}.tmp/examples.jsonl")
@@ -557,10 +558,11 @@ def train_worker(rank, world, job, args):
     params = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(params, lr=job["lr"], betas=(0.9, 0.95), weight_decay=0.0)
     data = tokenize(read_jsonl(f"{job['folder']}/examples.jsonl"), tokenizer, args)
-    random.Random(args.seed).shuffle(data)
-    batches = [data[i:i + args.batch_size] for i in range(0, len(data), args.batch_size)] * job["epochs"]
+    draw = random.Random(args.seed)
+    batches = [batch for _ in range(job["epochs"]) for batch in make_batches(data, args.batch_size, draw)]
     losses = []
-    for step, batch in enumerate(tqdm(batches, desc="  training", unit="step", leave=False, disable=rank > 0)):
+    for step, batch in enumerate(tqdm(batches, desc="  training", unit="step", leave=False,
+                                       disable=rank > 0 or None)):
         micro = micro_batches(batch, args.tokens_per_step, world)[rank]
         norm = sum(weight * (len(ids) - start) for ids, start, weight in batch)  # over the batch of all processes
         total = 0.0
@@ -578,6 +580,8 @@ def train_worker(rank, world, job, args):
         torch.nn.utils.clip_grad_norm_(params, 1.0)
         for group in optimizer.param_groups:
             group["lr"] = job["lr"] * min(1.0, (step + 1) / 5)  # 5 warm-up steps
+            if job["decay"]:
+                group["lr"] *= 1 - step / len(batches)
         optimizer.step()
         optimizer.zero_grad()
         losses.append(total.item())
@@ -626,6 +630,15 @@ def tokenize(examples, tokenizer, args):
     return data
 
 
+def make_batches(data, size, draw):
+    """Batches in random order; those of up to 1,024 sequences are cut from the same length-sorted pool (less padding)."""
+    data, pool, batches = draw.sample(data, len(data)), max(1024 // size, 1) * size, []
+    for at in range(0, len(data), pool):
+        by_length = sorted(data[at:at + pool], key=lambda item: len(item[0]))
+        batches += [by_length[i:i + size] for i in range(0, len(by_length), size)]
+    return draw.sample(batches, len(batches))
+
+
 def micro_batches(batch, tokens, world):
     """Splits a batch into micro-batches of at most `tokens` padded tokens, the same number for each process.
 
@@ -652,11 +665,14 @@ def weighted_loss(model, group):
     width = max(len(ids) for ids, _, _ in group)
     device = next(model.parameters()).device
     tokens = torch.tensor([ids + [0] * (width - len(ids)) for ids, _, _ in group], device=device)  # (B, T)
-    mask = torch.tensor([[1] * len(ids) + [0] * (width - len(ids)) for ids, _, _ in group], device=device)
     weight = torch.tensor([[w * (start <= t < len(ids)) for t in range(1, width)] for ids, start, w in group],
                           device=device)  # (B, T-1): weight of predicting token t
-    logits = model(input_ids=tokens, attention_mask=mask).logits[:, :-1].float()
+    logits = model(input_ids=tokens).logits[:, :-1].float()  # causal: padding on the right needs no mask
     return (torch.nn.functional.cross_entropy(logits.transpose(1, 2), tokens[:, 1:], reduction="none") * weight).sum()
+
+
+# Pre-tokens of the scratch model: variables in a row, a variable with its negations, a line's text between variables.
+WORDS = r"(?:\b\w ){3,}|¬*\b[^\W\d_]\b|\n?(?:(?!¬*\b[^\W\d_]\b|\n).)+|\n"
 
 
 def build_scratch_model(folder, examples, args):
@@ -666,18 +682,18 @@ def build_scratch_model(folder, examples, args):
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
     words = tokenizers.pre_tokenizers
     bpe = tokenizers.Tokenizer(tokenizers.models.BPE())
-    bpe.pre_tokenizer = words.Sequence([words.Split(tokenizers.Regex(r"(?<=\w) [\w.']+|[\w.']+|[^\w.']+"), "isolated"),
+    bpe.pre_tokenizer = words.Sequence([words.Split(tokenizers.Regex(WORDS), "isolated"),
                                         words.ByteLevel(add_prefix_space=False, use_regex=False)])
     bpe.decoder = tokenizers.decoders.ByteLevel()
     bpe.train_from_iterator([e["prompt"] + e["target"] for e in examples], tokenizers.trainers.BpeTrainer(
-        vocab_size=2048, special_tokens=["<pad>", "<eos>"], show_progress=False, initial_alphabet=words.ByteLevel.alphabet()))
-    bpe.add_tokens([os.path.commonprefix([e["prompt"] for e in examples])])
+        vocab_size=512, special_tokens=["<pad>", "<eos>"], show_progress=False, initial_alphabet=words.ByteLevel.alphabet()))
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, pad_token="<pad>", eos_token="<eos>")
     torch.manual_seed(args.seed)
     model = LlamaForCausalLM(LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=args.width, intermediate_size=3 * args.width,
-        num_hidden_layers=args.layers, num_attention_heads=args.width // 32, num_key_value_heads=1,
-        max_position_embeddings=args.max_prompt + args.max_new, tie_word_embeddings=True,
+        num_hidden_layers=args.layers, num_attention_heads=args.width // 16, num_key_value_heads=args.width // 16,
+        head_dim=32, max_position_embeddings=args.max_prompt + args.max_new, tie_word_embeddings=True,
+        initializer_range=0.08, rope_parameters={"rope_type": "default", "rope_theta": 100.0},
         pad_token_id=0, eos_token_id=1, bos_token_id=None))
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -714,7 +730,7 @@ def stage_1(library, lemmas, args):
         if not os.path.exists(f"{args.out}/base"):
             build_scratch_model(f"{args.out}/random", examples, args)
             train(f"{args.out}/base", f"{args.out}/random", None, examples, args,
-                  lr=args.pretrain_lr, epochs=args.pretrain_epochs, full=True)
+                  lr=args.pretrain_lr, epochs=args.pretrain_epochs, full=True, decay=True)
             shutil.rmtree(f"{args.out}/random")
     elif args.iters == 0:
         return base, None, base
@@ -850,7 +866,7 @@ def conjecture(folder, seeds, given, lemmas, n_statements, n_unproved, t, model,
     rng(args, t, "conjectures").shuffle(parsed)
     checked = lean_check.check_statements(parsed, known=[s["statement"] for s in given], **lean_options(args))
     places = n_unproved
-    for c in tqdm(checked, desc="  Lean, conjectures", total=len(parsed), leave=False):
+    for c in tqdm(checked, desc="  Lean, conjectures", total=len(parsed), leave=False, disable=None):
         tried = c["verdict"] == "ok" and places > 0
         places -= tried
         yield {**c, "tried": bool(tried)}
@@ -1145,8 +1161,7 @@ def model_shape(args):
     """Sizes of the model from its config.json; those of the default 7B model if it is not on this machine."""
     if args.model == "scratch":
         w, n = args.width, args.layers
-        return dict(params=n * (2 * w * w + 64 * w + 9 * w * w) + 600 * w, layers=n, width=w, kv=32, mlp=3 * w,
-                    vocab=600), "built on the spot"
+        return dict(params=17 * n * w * w + 512 * w, layers=n, width=w, kv=2 * w, mlp=3 * w, vocab=512), "built on the spot"
     from transformers import AutoConfig
     try:
         c = AutoConfig.from_pretrained(args.model, local_files_only=True)
