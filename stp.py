@@ -85,8 +85,8 @@ PRESETS = {
         statements=[f"{HERE}/tiny/statements.jsonl"], library=[f"{HERE}/tiny/library.jsonl"], sft=[],
         library_seeds=True,                                                # a small given set yields too few seeds
         max_prompt=384, max_new=128, K=8, K0=8, samples=8, shard=512,           # sizes for two CPU cores
-        lora_r=32, lora_alpha=64, lr=2e-3, epochs=2, sft_lr=2e-3, retrain_lr=2e-3,       # a small model takes large steps
-        sft_epochs=1, batch_size=32, timeout=5.0),
+        lora_r=32, lora_alpha=64, lr=1e-3, epochs=2, sft_lr=5e-4, retrain_lr=1e-3,  # a small model takes large steps
+        batch_size=16, timeout=5.0),                                       # and needs many of them
 }
 
 
@@ -126,7 +126,7 @@ def parse_args(argv=None):
                    help="base model, hub name or folder; scratch: build and pretrain a tiny one on --library")
     g.add_argument("--layers", type=int, default=3, help="scratch model: layers")
     g.add_argument("--width", type=int, default=64, help="scratch model: hidden size, a multiple of 32")
-    g.add_argument("--pretrain_epochs", type=int, default=6, help="scratch model: epochs of all weights on the SFT data")
+    g.add_argument("--pretrain_epochs", type=int, default=8, help="scratch model: epochs of all weights on the SFT data")
     g.add_argument("--pretrain_lr", type=float, default=2e-3, help="scratch model: learning rate")
     g.add_argument("--lora_r", type=int, default=64, help="LoRA rank on all linear layers; 0: full finetune")
     g.add_argument("--lora_alpha", type=int, default=128, help="LoRA scale times rank")
@@ -1092,9 +1092,9 @@ def pass_at_k(counts, k, draw):
 def missing(args):
     """What a run needs and this machine lacks, each with what brings it."""
     lacks = []
-    for name in ("statements", "library", "sft", "eval"):
-        lacks += [f"--{name}: no file {path} (README, section The real thing, tells how to make it)"
-                  for path in getattr(args, name) if not os.path.exists(path)]
+    files = {path: name for name in ("eval", "sft", "library", "statements") for path in getattr(args, name)}
+    lacks += [f"--{name}: no file {path} (README, section The real thing, tells how to make it)"
+              for path, name in files.items() if not os.path.exists(path)]
     if args.model != "scratch" and not os.path.exists(f"{args.model}/config.json"):
         if os.path.exists(args.model) or args.model.startswith((".", "/", "~")):
             lacks.append(f"--model: {args.model} is no folder with a config.json")

@@ -870,6 +870,29 @@ def test_adapter_goes_on_and_merge_is_exact(small, tmp_path):
     assert torch.allclose(adapted, merged, atol=1e-4) and not torch.allclose(merged, logits(stp.load_model(base), text, base))
 
 
+@pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vllm is not installed; .ci/run tests it in a venv of its own")
+def test_vllm_samples_as_transformers(small, tmp_path):
+    base, examples, args = small
+    args = variant(args, procs=1, batch_size=8, max_new=40, out=str(tmp_path))
+    stp.train(f"{tmp_path}/m", base, None, examples, args, lr=3e-3, epochs=30, full=True)
+    rows = [{"prompt": e["prompt"], "n": 1} for e in examples if e["target"].endswith(stp.STOP_PROOF)]
+
+    def texts(name, **flags):
+        stats = {}
+        out = {row["prompt"]: texts for row, texts in stp.sample(
+            f"{tmp_path}/{name}", flags.pop("rows", rows), stp.STOP_PROOF, f"{tmp_path}/m/merged", variant(args, **flags), stats)}
+        assert multiprocessing.active_children() == [] and stats["tokens"] > len(rows)  # the engine has ended
+        return out
+    greedy = texts("vllm", engine="vllm", temperature=0.0)
+    assert greedy == texts("hf", engine="hf", temperature=0.0) and len(set(map(tuple, greedy.values()))) > 3
+    assert all("`" not in t and t.startswith("\n  ") for ts in greedy.values() for t in ts)  # cut at the stop string
+    many = [{**row, "n": 8} for row in rows]
+    sampled = texts("a", engine="vllm", rows=many)
+    assert {len(ts) for ts in sampled.values()} == {8} and any(len(set(ts)) > 1 for ts in sampled.values())
+    shutil.rmtree(f"{tmp_path}/a")
+    assert texts("a", engine="vllm", rows=many) == sampled  # seeds come from the shard's name
+
+
 def test_full_finetune_learns(small, tmp_path):
     base, examples, args = small
     args = variant(args, procs=1, batch_size=8)
@@ -1079,6 +1102,45 @@ def test_bad_input(case, tmp_path):
 def test_other_flags_are_refused(finished, cut_down):
     result = run_stp(*cut_down, "--out", finished[0], "--kappa", 2)
     assert result.returncode == 2 and "--kappa 4.0 -> 2.0" in result.stderr and "--overwrite" in result.stderr
+
+
+def test_each_statement_has_its_own_header(tmp_path, monkeypatch):
+    jsonl(tmp_path / "given.jsonl", [{"statement": "theorem a : Special := by", "header": "def Special : Prop := True\n"},
+                                     {"statement": "theorem b : Special := by"}, {"statement": "theorem c : True := by"}])
+    args = flags(tmp_path, "--statements", tmp_path / "given.jsonl")
+    prompts = {}
+
+    def sampler(folder, rows, stop, model, args, stats):
+        for row in rows:
+            prompts[row["statement"].split()[1]] = row["prompt"]
+            yield row, ["\n  exact True.intro"]
+    monkeypatch.setattr(stp, "sample", sampler)
+    jobs = [{**s, "role": "given", "n": 1} for s in stp.load_given(args)]
+    stp.prove(f"{tmp_path}/out/attempts.jsonl", jobs, "model", args)
+    verdicts = {a["statement"].split()[1]: a["verdict"] for a in stp.read_jsonl(f"{tmp_path}/out/attempts.jsonl")}
+    assert verdicts == {"a": "proved", "b": "failed", "c": "proved"}
+    assert "lean4\ndef Special : Prop := True\ntheorem a" in prompts["a"] and "lean4\ntheorem c" in prompts["c"]
+
+
+def test_evaluation_alone(finished, cut_down, tmp_path):
+    out, _ = finished
+    given = cut_down[cut_down.index("--statements") + 1]
+    result = run_stp("--preset", "tiny", "--iters", 0, "--model", out / "final_02" / "merged", "--eval", given, "--samples", 4,
+                     "--max_new", 48, "--out", tmp_path / "out")
+    assert result.returncode == 0, result.stderr
+    with open(tmp_path / "out" / "eval" / "model" / "given_4" / "result.json") as f:
+        scores = json.load(f)
+    assert scores.keys() == {"train", "heldout"} and scores["train"].keys() == {"pass@1", "pass@2", "pass@4"}
+    assert not os.path.exists(tmp_path / "out" / "iter_00")
+
+
+def test_restart_goes_on_from_the_retrained_model(cut_down, tmp_path):
+    out = tmp_path / "out"
+    result = run_stp(*cut_down, "--restart_every", 1, "--lr", 1e-12, "--no_retrain", "--samples", 0, "--keep", 0, "--out", out)
+    assert result.returncode == 0, result.stderr
+    first, restart, second = (tensors(out / name / "adapter") for name in ("iter_00/model", "restart_01", "iter_01/model"))
+    assert all(torch.allclose(restart[k], second[k], atol=1e-8) for k in second)
+    assert not all(torch.allclose(first[k], second[k], atol=1e-8) for k in second)
 
 
 def test_dry_run_needs_nothing(tmp_path):
