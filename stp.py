@@ -86,7 +86,7 @@ PRESETS = {
         library_seeds=True,                                                # a small given set yields too few seeds
         max_prompt=384, max_new=128, K=8, K0=8, samples=8, shard=512,           # sizes for two CPU cores
         lora_r=32, lora_alpha=64, lr=1e-3, epochs=2, sft_lr=5e-4, retrain_lr=1e-3,  # a small model takes large steps
-        batch_size=16, timeout=5.0),                                       # and needs many of them
+        batch_size=8, timeout=5.0),                                        # and needs many of them
 }
 
 
@@ -126,8 +126,8 @@ def parse_args(argv=None):
                    help="base model, hub name or folder; scratch: build and pretrain a tiny one on --library")
     g.add_argument("--layers", type=int, default=3, help="scratch model: layers")
     g.add_argument("--width", type=int, default=64, help="scratch model: hidden size, a multiple of 32")
-    g.add_argument("--pretrain_epochs", type=int, default=8, help="scratch model: epochs of all weights on the SFT data")
-    g.add_argument("--pretrain_lr", type=float, default=2e-3, help="scratch model: learning rate")
+    g.add_argument("--pretrain_epochs", type=int, default=6, help="scratch model: epochs of all weights on the SFT data")
+    g.add_argument("--pretrain_lr", type=float, default=1.5e-3, help="scratch model: learning rate")
     g.add_argument("--lora_r", type=int, default=64, help="LoRA rank on all linear layers; 0: full finetune")
     g.add_argument("--lora_alpha", type=int, default=128, help="LoRA scale times rank")
 
@@ -671,15 +671,21 @@ def weighted_loss(model, group):
     return (torch.nn.functional.cross_entropy(logits.transpose(1, 2), tokens[:, 1:], reduction="none") * weight).sum()
 
 
-# Pre-tokens of the scratch model: variables in a row, a variable with its negations, a line's text between variables.
+# What a token of the scratch model never crosses: a list of variables, one variable with its negations, or the text
+# between two variables on one line. So a literal is one token, and so is "\n  apply Or.resolve_left ‹".
 WORDS = r"(?:\b\w ){3,}|¬*\b[^\W\d_]\b|\n?(?:(?!¬*\b[^\W\d_]\b|\n).)+|\n"
 
 
 def build_scratch_model(folder, examples, args):
-    """Writes a small random Llama and a tokenizer: byte-level BPE in words, what all prompts share is one token each."""
+    """Writes a small random Llama and its tokenizer, byte-level BPE inside WORDS.
+
+    Initial weights are wider than usual (0.08): with 0.02 a narrow model spends most of its training on a plateau.
+    """
     import tokenizers
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers.utils import logging
+    logging.disable_progress_bar()
     words = tokenizers.pre_tokenizers
     bpe = tokenizers.Tokenizer(tokenizers.models.BPE())
     bpe.pre_tokenizer = words.Sequence([words.Split(tokenizers.Regex(WORDS), "isolated"),
