@@ -85,7 +85,7 @@ PRESETS = {
         statements=[f"{HERE}/tiny/statements.jsonl"], library=[f"{HERE}/tiny/library.jsonl"], sft=[],
         library_seeds=True,                                                # a small given set yields too few seeds
         max_prompt=384, max_new=128, K=8, K0=8, samples=8, shard=512,           # sizes for two CPU cores
-        lora_r=32, lora_alpha=64, lr=1e-3, epochs=2, sft_lr=5e-4, retrain_lr=1e-3,  # a small model takes large steps
+        lora_r=32, lora_alpha=64, lr=5e-4, sft_lr=5e-4, retrain_lr=1e-3,              # a small model takes large steps
         batch_size=8, timeout=5.0),                                        # and needs many of them
 }
 
@@ -526,15 +526,16 @@ def embed_worker(rank, n, folder, statements, model, args):
 
 # -------------------------------------------------------------------------------------------------------- training
 
-def train(folder, base, adapter, examples, args, *, lr, epochs=1, full=False, decay=False):
+def train(folder, base, adapter, examples, args, *, lr, epochs=1, full=False, pretrain=False):
     """Trains on weighted examples and returns the mean loss. Writes adapter/ (unless full) and merged/.
 
     base: model that LoRA sits on, or that is trained itself if full. adapter: LoRA folder to go on from, or None.
+    pretrain: a longer warm-up and linear decay, which a model with random weights needs.
     """
     if not os.path.exists(folder):
         shutil.rmtree(folder + ".tmp", ignore_errors=True)
         write_jsonl(f"{folder}.tmp/examples.jsonl", examples)
-        job = dict(folder=folder + ".tmp", base=base, adapter=adapter, lr=lr, epochs=epochs, full=full, decay=decay)
+        job = dict(folder=folder + ".tmp", base=base, adapter=adapter, lr=lr, epochs=epochs, full=full, pretrain=pretrain)
         with workers(train_worker, args.procs, job, args):
             pass
         os.remove(f"{folder}.tmp/examples.jsonl")
@@ -579,8 +580,8 @@ def train_worker(rank, world, job, args):
             sys.exit(f"training: loss is {total.item()} at step {step}; lower the learning rate ({job['lr']})")
         torch.nn.utils.clip_grad_norm_(params, 1.0)
         for group in optimizer.param_groups:
-            group["lr"] = job["lr"] * min(1.0, (step + 1) / 5)  # 5 warm-up steps
-            if job["decay"]:
+            group["lr"] = job["lr"] * min(1.0, (step + 1) / (100 if job["pretrain"] else 5))  # warm-up, then constant
+            if job["pretrain"]:
                 group["lr"] *= 1 - step / len(batches)
         optimizer.step()
         optimizer.zero_grad()
@@ -736,7 +737,7 @@ def stage_1(library, lemmas, args):
         if not os.path.exists(f"{args.out}/base"):
             build_scratch_model(f"{args.out}/random", examples, args)
             train(f"{args.out}/base", f"{args.out}/random", None, examples, args,
-                  lr=args.pretrain_lr, epochs=args.pretrain_epochs, full=True, decay=True)
+                  lr=args.pretrain_lr, epochs=args.pretrain_epochs, full=True, pretrain=True)
             shutil.rmtree(f"{args.out}/random")
     elif args.iters == 0:
         return base, None, base
