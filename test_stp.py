@@ -1025,7 +1025,8 @@ def test_kill_and_resume_gives_the_same(finished, cut_down, tmp_path, moment):
 
 def test_interrupt_leaves_no_process(cut_down, tmp_path):
     process = subprocess.Popen([sys.executable, "stp.py", *map(str, cut_down), "--out", str(tmp_path / "o")], cwd=HERE,
-                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True)
+                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # a job of `&` ignores it
     while not os.path.exists(tmp_path / "o" / "base.tmp"):
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
