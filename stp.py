@@ -104,7 +104,7 @@ def parse_args(argv=None):
     g.add_argument("--iters", type=int, default=24, help="self-play iterations; 0: no self-play, evaluate --model")
     g.add_argument("--out", default="out", help="run folder")
     g.add_argument("--seed", type=int, default=0, help="random seed of everything")
-    g.add_argument("--procs", type=int, default=0, help="processes a phase; 0: one per GPU, else one per core, at most 4")
+    g.add_argument("--procs", type=int, default=0, help="processes of training; 0: one per GPU, else one per core, at most 4")
     g.add_argument("--gpu_memory", type=float, default=80, help="GB of a GPU, for --dry_run")
     g.add_argument("--keep", type=int, default=1, help="newest iterations whose model stays on disk; 0: all")
     g.add_argument("--overwrite", action="store_true", help="delete --out first if it holds an older run")
@@ -133,7 +133,7 @@ def parse_args(argv=None):
 
     g = p.add_argument_group("sampling")
     g.add_argument("--engine", choices=("auto", "vllm", "hf"), default="auto", help="auto: vllm if CUDA is there")
-    g.add_argument("--tensor_parallel", type=int, default=1, help="GPUs a vLLM engine spans")
+    g.add_argument("--tensor_parallel", type=int, default=1, help="GPUs a vLLM engine spans: --procs / this many engines sample")
     g.add_argument("--K", type=int, default=32, help="proofs sampled per statement")
     g.add_argument("--K0", type=int, default=64, help="the same in iteration 0")
     g.add_argument("--temperature", type=float, default=1.0, help="0: greedy")
@@ -194,7 +194,7 @@ def parse_args(argv=None):
     args = p.parse_args(argv)
     args.preset = preset
     args.engine = ("vllm" if cuda else "hf") if args.engine == "auto" else args.engine
-    args.procs = args.procs or n_gpus() // args.tensor_parallel or min(4, len(os.sched_getaffinity(0)))
+    args.procs = args.procs or n_gpus() or min(4, len(os.sched_getaffinity(0)))
     args.eval = args.eval or args.statements
     return args
 
@@ -202,8 +202,9 @@ def parse_args(argv=None):
 def n_gpus():
     """Number of CUDA devices, counted without importing torch and without opening one."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    devices = glob.glob("/proc/driver/nvidia/gpus/*")
-    return len(devices) if visible is None else min(len(devices), len([d for d in visible.split(",") if d.strip()]))
+    devices = glob.glob("/dev/nvidia[0-9]*") or glob.glob("/proc/driver/nvidia/gpus/*")  # a container has its own /dev
+    return len(devices) if visible is None else min(
+        len(devices), len([d for d in visible.split(",") if d.strip() not in ("", "-1")]))
 
 
 # ----------------------------------------------------------------------------------------------------------- files
@@ -320,9 +321,15 @@ def conjecturer_example(seed, conjecture, lemmas, weight=1.0):
 
 @contextlib.contextmanager
 def workers(function, n, *job):
-    """Runs function(rank, n, *job) in n processes; yields alive(), which raises as soon as one of them fails."""
+    """Runs function(rank, n, *job) in n processes; yields alive(), which raises as soon as one of them fails.
+
+    The last of job is the flags. Of samplers there are fewer: one for each --tensor_parallel GPUs.
+    """
+    n //= job[-1].tensor_parallel if function is sample_worker else 1
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "transformers", "peft"])  # imported once, not in each child
+    # Imported once, not in each child; not beside GPUs, where a package that looks for CUDA while it is imported (as
+    # bitsandbytes does) would leave all children without it.
+    context.set_forkserver_preload([] if n_gpus() else ["torch", "transformers", "peft"])
     children = [context.Process(target=child, args=(function, rank, n, *job)) for rank in range(n)]
 
     def alive():
@@ -360,7 +367,9 @@ def child(function, rank, n, *job):
     from transformers.utils import logging
     logging.disable_progress_bar()  # a bar for each loading of the model would bury the run's own lines
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-    if not n_gpus():
+    if n_gpus():
+        torch.set_float32_matmul_precision("high")  # TF32 for the products of the fp32 adapter
+    else:
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // n))
     function(rank, n, *job)
 
@@ -437,11 +446,11 @@ def encode_prompt(tokenizer, prompt, limit):
 
 def vllm_engine(model, tokenizer, stop, args):
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # the engine lives and dies with this process
-    import torch
+    os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"  # --tensor_parallel: a fork could not use CUDA
     from vllm import LLM, SamplingParams
-    sizes = {} if torch.cuda.is_available() else {"kv_cache_memory_bytes": 2**29}
-    llm = LLM(model=model, dtype="bfloat16" if torch.cuda.is_available() else "float32", seed=args.seed,
-              tensor_parallel_size=args.tensor_parallel, max_model_len=args.max_prompt + args.max_new, **sizes)
+    sizes = {"dtype": "bfloat16"} if n_gpus() else {"dtype": "float32", "kv_cache_memory_bytes": 2**29}
+    llm = LLM(model=model, seed=args.seed, tensor_parallel_size=args.tensor_parallel,
+              max_model_len=args.max_prompt + args.max_new, **sizes)
 
     def complete(prompts, seed):
         params = [SamplingParams(n=n, temperature=args.temperature, top_p=1.0, top_k=0, max_tokens=args.max_new,
@@ -586,11 +595,11 @@ def train_worker(rank, world, job, args):
         optimizer.step()
         optimizer.zero_grad()
         losses.append(total.item())
-    if rank == 0:
-        save(model, tokenizer, sum(losses) / max(1, len(losses)), job)
-    if distributed:
+    if distributed:  # before saving, which may take longer than a process group waits
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
+    if rank == 0:
+        save(model, tokenizer, sum(losses) / max(1, len(losses)), job)
 
 
 def trainable_model(job, args):
@@ -1115,8 +1124,12 @@ def missing(args):
         lacks.append("--library: a scratch model needs theorems to learn from")
     if args.engine == "vllm" and importlib.util.find_spec("vllm") is None:
         lacks.append("--engine vllm: not installed; run: pip install vllm (or use --engine hf)")
-    if n_gpus() and n_gpus() % args.tensor_parallel:
-        lacks.append(f"--tensor_parallel {args.tensor_parallel} does not divide the {n_gpus()} GPUs")
+    if n_gpus():
+        import torch
+        if not torch.version.cuda:
+            lacks.append("torch: this build has no CUDA; run: pip install -r requirements.txt in a new virtual environment")
+        if args.procs > n_gpus():
+            lacks.append(f"--procs {args.procs}: this machine has {n_gpus()} GPUs, and each process takes one")
     if "import Mathlib" in args.header and not args.lean_project:
         lacks.append("--lean_project: the header imports Mathlib; name a built Lake project (README, The real thing)")
     try:
@@ -1210,11 +1223,12 @@ def settle(args, command):
         raise UserError(f"--out {args.out}: cannot be written ({e.strerror})") from None
 
 
-def check_input(args):
-    """Given statements, library and lemma dictionary, once all files, the model and Lean are found in order."""
+def check_flags(args):
     names = [file_stem(path) for path in args.eval]
     for bad, message in (
             (args.iters < 0 or args.procs < 1 or args.K < 1, "--iters must be 0 or more, --procs and --K 1 or more"),
+            (args.tensor_parallel < 1 or args.procs % args.tensor_parallel,
+             f"--tensor_parallel {args.tensor_parallel} does not divide the {args.procs} processes (--procs, one per GPU)"),
             (args.kappa < 1, "--kappa must be 1 or more: weights average 1"),
             (args.timeout <= 0 or args.memory <= 0, "--timeout and --memory must be above 0"),
             (args.heartbeats < 0 or args.lean_workers < 0, "--heartbeats 0 or more, --lean_workers 0 or more"),
@@ -1222,6 +1236,10 @@ def check_input(args):
             (len(names) > len(set(names)), f"--eval: two files named {max(names, key=names.count)}; rename one")):
         if bad:
             raise UserError(message)
+
+
+def check_input(args):
+    """Given statements, library and lemma dictionary, once all files, the model and Lean are found in order."""
     if lacks := missing(args):
         raise UserError("\n".join(["missing:"] + [f"  {line}" for line in lacks]) if len(lacks) > 1 else lacks[0])
     for path in args.eval:
@@ -1276,10 +1294,9 @@ def main():
     try:
         if args.plot:
             plot(args.plot, "progress.png")
-        elif args.dry_run:
-            dry_run(args)
-        else:
-            run(args)
+            return 0
+        check_flags(args)
+        (dry_run if args.dry_run else run)(args)
     except (UserError, lean_check.LeanError) as e:
         print(f"stp.py: {e}", file=sys.stderr)
         return 2
