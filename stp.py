@@ -49,6 +49,7 @@ metrics.jsonl, one object an iteration
 """
 import argparse
 import contextlib
+import functools
 import glob
 import hashlib
 import importlib.util
@@ -249,24 +250,30 @@ def rng(args, *where):
     return random.Random(f"{args.seed}/{'/'.join(map(str, where))}")
 
 
+@functools.cache
 def load_statements(path):
     """Reads given statements as they come: ":=", ":= by", ":= by sorry" or ":= sorry" at the end, any header.
 
     Returns dicts {"name", "statement" ending in ":= by", "split", optional "header"}, first of equal statements only.
+    What is no statement is left out and counted; it is an error if nothing else is there.
     """
-    found = {}
+    found, unusable = {}, []
     for n, row in enumerate(read_jsonl(path), 1):
         text = row.get("formal_statement") or row.get("statement") if isinstance(row, dict) else None
         if not isinstance(text, str):
-            raise UserError(f'{path}, entry {n}: no "statement" or "formal_statement"')
+            unusable.append(f'entry {n}: no "statement" or "formal_statement"')
+            continue
         text = re.sub(r"\s*:=\s*(by\s*)?(sorry\s*)?$", "", text.strip())
         if len(re.findall(r"^\s*(?:theorem|lemma|example)\b", text, re.M)) != 1 or ":" not in text:
-            raise UserError(f"{path}, entry {n}: not one theorem: {text[:60]!r}")
+            unusable.append(f"entry {n}: not one theorem: {text[:60]!r}")
+            continue
         row = {"name": row.get("name") or f"statement_{n}", "statement": text + " := by",
                "split": row.get("split") or "all", **({"header": row["header"]} if row.get("header") else {})}
         found.setdefault(row["statement"], row)
     if not found:
-        raise UserError(f"{path}: no statement in it")
+        raise UserError(f"{path}: no statement in it" + "".join(f"; {why}" for why in unusable[:1]))
+    if unusable:
+        print(f"{path}: {len(unusable)} of {n} entries are left out; {unusable[0]}", file=sys.stderr)
     return list(found.values())
 
 
@@ -799,6 +806,8 @@ def compact(attempts):
 
 def self_play_iteration(t, given, library, lemmas, history, policy, args):
     """One iteration of self-play (section 3). policy = (base, adapter, sampling model). Returns (policy, metrics)."""
+    import torch
+
     import reward
     folder, (base, adapter, model) = f"{args.out}/iter_{t:02d}", policy
     draw = rng(args, t, "given")
@@ -836,6 +845,7 @@ def self_play_iteration(t, given, library, lemmas, history, policy, args):
         lambda texts: embed(f"{folder}/embeddings", texts, model, args), challenge=args.challenge,
         elegance=args.elegance, elegance_group=args.elegance_group, reweight=args.reweight, kappa=args.kappa,
         seed=args.seed))
+    torch.cuda.empty_cache()  # this process reweights on the first GPU, which the trainer and vLLM fill
     lap("reward")
 
     # Train: the same model on both roles.
@@ -1063,17 +1073,22 @@ def evaluate(model, args):
         folder = f"{args.out}/eval/{'model' if ours.startswith('..') else ours}/{file_stem(path)}_{args.samples}"
         statements = load_statements(path)
         prove(f"{folder}/attempts.jsonl", [{**s, "role": "given", "n": args.samples} for s in statements], model, args)
-        passed, judged = Counter(), Counter()
-        with open(f"{folder}/proofs.lean", "w") as lean:
-            for a in read_jsonl(f"{folder}/attempts.jsonl"):
-                judged[a["statement"]] += a["count"] * (a["verdict"] != "crashed")
-                if a["verdict"] == "proved":
-                    if not passed[a["statement"]]:
-                        lean.write(f"-- {a['name']}\n{a['statement']}{a['proof']}\n\n")
-                    passed[a["statement"]] += a["count"]
+        passed, crashed, proofs = Counter(), Counter(), defaultdict(dict)
+        for a in read_jsonl(f"{folder}/attempts.jsonl"):
+            crashed[a["statement"]] += a["count"] * (a["verdict"] == "crashed")
+            if a["verdict"] == "proved":
+                passed[a["statement"]] += a["count"]
+                proofs[a.get("header", args.header)].setdefault(a["statement"], a)
+        for i, (header, group) in enumerate(proofs.items()):  # imports come first: one file for each header
+            with open(f"{folder}/proofs{i or ''}.lean", "w", encoding="utf-8") as f:
+                f.write(header)
+                for n, a in enumerate(group.values(), 1):  # names repeat: a namespace each
+                    by = a["statement"] + ("" if a["proof"][:1].isspace() else "\n")
+                    f.write(f"\nnamespace proof_{n} -- {a['name']}\n{by}{a['proof']}\nend proof_{n}\n")
         result = {}
-        for split in sorted({s["split"] for s in statements}):
-            counts = [(judged[s["statement"]], passed[s["statement"]]) for s in statements if s["split"] == split]
+        for split in sorted({s["split"] for s in statements}):  # a statement too long for a prompt counts as unproved
+            counts = [(args.samples - crashed[s["statement"]], passed[s["statement"]])
+                      for s in statements if s["split"] == split]
             result[split] = {f"pass@{k}": pass_at_k(counts, k, rng(args, "eval"))
                              for k in (2**i for i in range(args.samples.bit_length())) if k <= args.samples}
             print(f"{path}, {split}: {sum(c > 0 for _, c in counts)} of {len(counts)} statements proved")
@@ -1140,38 +1155,53 @@ def missing(args):
 
 
 def dry_run(args):
-    """Prints what a run of these flags samples, checks, needs in memory and on disk, and what this machine lacks."""
+    """Prints what a run of these flags samples, checks, needs in memory and on disk, and what this machine lacks.
+
+    Memory in bytes, for P parameters, L layers, width d, vocabulary V: a weight takes 2 (bf16), or 4 where all are
+    trained; a trained parameter 4 (only LoRA's: its own weight) + 4 gradient + 8 Adam + 4 buckets of
+    DistributedDataParallel; a token of a micro-batch each layer's input, about 100 d inside the one layer that is
+    computed again, and 12 V: logits, their log-softmax and its gradient in fp32. A token of KV cache takes 4 L kv.
+    """
     shape, source = model_shape(args)
     lacks = missing(args)
-    known = all(os.path.exists(path) for path in args.statements)
+    known, known_eval = (all(map(os.path.exists, paths)) for paths in (args.statements, args.eval))
     n = len(load_given(args)) if known else 89_000
     P, L, d, kv, V = (shape[k] for k in ("params", "layers", "width", "kv", "vocab"))
-    proofs, tokens = 2 * args.K * n, 2 * args.K * n * args.max_new // 2
-    linear = L * (4 * d + 2 * (d + kv) + 3 * (d + shape["mlp"]))  # inputs + outputs of all linear layers
-    lora = args.lora_r * linear or P
-    weights = 2 * P if args.lora_r else 4 * P
-    activations = args.tokens_per_step * (2 * d * L + 40 * d + 12 * V)
-    trainer = weights + 16 * lora * (1 if args.lora_r else 0.75) + activations
+    size, engines = 2 if args.lora_r else 4, args.procs // args.tensor_parallel
+    proofs = 2 * args.K * n
+    total = 2 * n * (args.K0 + args.K * (args.iters - 1)) * (args.iters > 0)
+    scored = args.samples * (sum(len(load_statements(path)) for path in args.eval) if known_eval else n)
+    tokens = min(165, args.max_new)                                # a proof; the paper: 19.8B tokens for 120M proofs
+    attempt = 1000 + 3 * tokens                                    # bytes: statement, proof, Lean's message
+    linear = L * (4 * d + 2 * (d + kv) + 3 * (d + shape["mlp"]))   # inputs + outputs of all linear layers
+    lora = args.lora_r * linear
+    trained = 20 * lora or 16 * P
+    activations = args.tokens_per_step * (size * d * L + 100 * d + 12 * V)
+    trainer = size * P + trained + activations
     sampler = 2 * P / args.tensor_parallel
-    cache = 0.9 * args.gpu_memory * 1e9 - sampler
-    merged, adapter, attempt = 2 * P if args.preset == "paper" else 4 * P, 4 * lora if args.lora_r else 0, 600
+    cache = max(0, 0.9 * args.gpu_memory * 1e9 - sampler)          # vLLM takes 92%; 2% for its own activations
+    models = (args.keep or args.iters) + 3                         # sft, the newest, the one in the making, final
+    models += (args.keep or args.iters) // args.restart_every + 1 if args.restart_every else 0
+    model = size * P + 4 * lora
     gb = lambda x: f"{x / 1e9:,.1f} GB"  # noqa: E731
     print(f"""model            {args.model}: {P / 1e9:.2f}B parameters, {L} layers, width {d} ({source})
 statements       {n:,} ({", ".join(args.statements) if known else "assumed: LeanWorkbook; the file is not here"})
 iterations       {args.iters}, each at most (numbers fall as statements get proved):
   conjectures    {min(args.per_seed, 3) * n:,} sampled, {n:,} tried
-  proofs         {proofs:,} sampled and checked (iteration 0: {2 * args.K0 * n:,}); about {tokens / 1e9:,.2f}B tokens if half of
-                 --max_new is used
-whole run        {2 * n * (args.K0 + args.K * max(0, args.iters - 1)) * (args.iters > 0):,} proofs; evaluation: {args.samples} a statement
-processes        {args.procs} x {args.tensor_parallel} GPU for sampling, {args.procs} for training, of {args.gpu_memory:g} GB each
-  sampler        weights {gb(sampler)} + KV cache {gb(max(0, cache))}: {max(0, cache) * args.tensor_parallel / (4 * L * kv):,.0f} tokens at a time
-  trainer        weights {gb(weights)} + {"LoRA" if args.lora_r else "gradients"} and optimizer {gb(16 * lora if args.lora_r else 12 * P)} \
+  proofs         {proofs:,} sampled and checked (iteration 0: {2 * args.K0 * n:,}); {proofs * tokens / 1e9:,.2f}B tokens \
+at {tokens} a proof
+whole run        {total:,} proofs, and {scored:,} to evaluate: {args.samples} a statement
+processes        {engines} x {args.tensor_parallel} GPU for sampling, {args.procs} for training, of {args.gpu_memory:g} GB each
+  sampler        weights {gb(sampler)} + KV cache {gb(cache)}: {cache * args.tensor_parallel / (4 * L * kv):,.0f} tokens at a time
+  trainer        weights {gb(size * P)} + {"LoRA" if lora else "gradients"} and optimizer {gb(trained)} \
 + activations {gb(activations)} = {gb(trainer)}
-disk             an iteration {gb(merged + adapter + proofs * attempt)} (merged model, adapter, attempts of {attempt} bytes), \
-whole run {gb((args.keep or args.iters) * (merged + adapter) + 3 * merged + args.iters * proofs * attempt)}""")
-    if trainer > 0.95e9 * args.gpu_memory:
-        print(f"warning          training needs {gb(trainer)} of {args.gpu_memory:g}: lower --tokens_per_step"
-              + (" or --lora_r" if args.lora_r else ", or use LoRA (--lora_r 64)"))
+disk             an iteration {gb(model + proofs * attempt)} (model {gb(model)}, attempts of {attempt:,} bytes), \
+whole run {gb(models * model + (total + scored) * attempt)}""")
+    if trainer - activations > 0.95e9 * args.gpu_memory:
+        print(f"warning          training needs {gb(trainer)} of {args.gpu_memory:g}: "
+              + ("lower --lora_r" if lora else "use LoRA (--lora_r 64)") + ", or take a smaller --model")
+    elif trainer > 0.95e9 * args.gpu_memory:
+        print(f"warning          training needs {gb(trainer)} of {args.gpu_memory:g}: lower --tokens_per_step")
     if cache < 2e9:
         print("warning          no room for a KV cache: raise --tensor_parallel")
     print("missing here     " + ("\n                 ".join(lacks) or "nothing"))
@@ -1272,10 +1302,13 @@ def run(args):
             rows.append(row)
             write_jsonl(path, rows)
         print(report(rows[t]), flush=True)
-        if args.restart_every and (t + 1) % args.restart_every == 0 and t + 1 < args.iters:
-            policy = stage_3(f"{args.out}/restart_{t + 1:02d}", base, library, lemmas, args, upto=t + 1)
-        if args.keep and t >= args.keep:
-            shutil.rmtree(f"{args.out}/iter_{t - args.keep:02d}/model", ignore_errors=True)
+        restart = f"{args.out}/restart_{t + 1:02d}"
+        if args.restart_every and (t + 1) % args.restart_every == 0 and t + 1 < args.iters and (
+                t + 1 == len(rows) or os.path.exists(restart)):  # else a later model has taken its place
+            policy = stage_3(restart, base, library, lemmas, args, upto=t + 1)
+        for old in (f"{args.out}/iter_{t - args.keep:02d}/model", f"{args.out}/restart_{t - args.keep:02d}"):
+            if args.keep and t >= args.keep and not policy[2].startswith(old):  # an iteration may train nothing
+                shutil.rmtree(old, ignore_errors=True)
     model = policy[2]
     if args.iters and not args.no_retrain:
         print("final re-training from the base model")
