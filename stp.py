@@ -340,10 +340,10 @@ def workers(function, n, *job):
     children = [context.Process(target=child, args=(function, rank, n, *job)) for rank in range(n)]
 
     def alive():
-        for rank, c in enumerate(children):
-            if c.exitcode:
-                raise RuntimeError(f"{function.__name__}: process {rank} of {n} ended with status {c.exitcode}; its own "
-                                   "message is above (-9: killed, often for lack of memory)")
+        if failed := [(c.exitcode, rank) for rank, c in enumerate(children) if c.exitcode]:
+            status, rank = min(failed)  # one that was killed before those that lost its connection
+            raise RuntimeError(f"{function.__name__}: process {rank} of {n} ended with status {status}; its own "
+                               "message is above (-9: killed, often for lack of memory)")
         return any(c.is_alive() for c in children)
 
     try:
@@ -454,6 +454,7 @@ def encode_prompt(tokenizer, prompt, limit):
 def vllm_engine(model, tokenizer, stop, args):
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # the engine lives and dies with this process
     os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"  # --tensor_parallel: a fork could not use CUDA
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")  # its report of each start would bury the run's own lines
     from vllm import LLM, SamplingParams
     sizes = {"dtype": "bfloat16"} if n_gpus() else {"dtype": "float32", "kv_cache_memory_bytes": 2**29}
     llm = LLM(model=model, seed=args.seed, tensor_parallel_size=args.tensor_parallel,

@@ -3,6 +3,7 @@
     python -m pytest -q test_stp.py
 """
 import argparse
+import ast
 import contextlib
 import doctest
 import glob
@@ -18,7 +19,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -846,13 +849,57 @@ def logits(model, text, base):
 def test_two_processes_train_as_one(small, tmp_path):
     import torch
     base, examples, args = small
-    for procs in (1, 2):  # 35 examples, batches of 10, 10, 10, 5: unequal shares
-        stp.train(f"{tmp_path}/{procs}", base, None, examples, variant(args, procs=procs, batch_size=10, tokens_per_step=300),
+    for procs in (1, 2):  # 35 examples, batches of 17, 17, 1: unequal shares, and none for the second process
+        stp.train(f"{tmp_path}/{procs}", base, None, examples, variant(args, procs=procs, batch_size=17, tokens_per_step=300),
                   lr=1e-3, epochs=2)
     one, two = (tensors(f"{tmp_path}/{procs}/adapter") for procs in (1, 2))
     assert max((one[k] - two[k]).abs().max() for k in one) < 2e-5
     fresh = [v for k, v in one.items() if "lora_B" in k]
     assert all(torch.count_nonzero(v) for v in fresh)  # B starts at zero: everything was trained
+
+
+def test_a_killed_process_ends_the_training_of_the_other(small, tmp_path):
+    base, examples, args = small
+
+    def kill():
+        while not os.path.exists(f"{tmp_path}/a.tmp/rendezvous"):
+            time.sleep(0.05)
+        time.sleep(3)
+        second = max(multiprocessing.active_children(), key=lambda c: c.pid)
+        os.kill(second.pid, signal.SIGKILL)
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    with pytest.raises(RuntimeError, match="train_worker: process 1 of 2 ended with status -9"):
+        stp.train(f"{tmp_path}/a", base, None, examples, variant(args, procs=2), lr=1e-3, epochs=10_000)
+    assert not multiprocessing.active_children() and not os.path.exists(f"{tmp_path}/a")
+    stp.train(f"{tmp_path}/a", base, None, examples, variant(args, procs=2), lr=1e-3)  # the leftovers do no harm
+
+
+def test_training_as_on_a_gpu(small, monkeypatch):
+    """bf16 base, fp32 adapter, gradient checkpointing: loss and gradients close to those of plain fp32."""
+    import peft
+    from transformers import AutoTokenizer
+    base, examples, args = small
+    data, results = stp.tokenize(examples[:6], AutoTokenizer.from_pretrained(base), args), []
+    job = {"base": base, "adapter": None, "full": False}
+    for dtype in (torch.float32, torch.bfloat16):
+        with monkeypatch.context() as m:
+            if dtype == torch.bfloat16:
+                half = stp.load_model(base).to(dtype)
+                m.setattr(stp, "load_model", lambda *_, half=half: half)
+                m.setattr(torch.cuda, "is_available", lambda: True)
+            torch.manual_seed(0)
+            model = stp.trainable_model(job, args)
+        assert isinstance(model, peft.PeftModel) and model.is_gradient_checkpointing == (dtype == torch.bfloat16)
+        loss = stp.weighted_loss(model, data)
+        loss.backward()
+        assert {p.dtype for p in model.parameters() if not p.requires_grad} == {dtype}
+        grads = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
+        assert all(g.dtype == torch.float32 for g in grads.values())
+        results.append((loss.item(), torch.cat([g.flatten() for g in grads.values()])))
+    (loss, grad), (loss_gpu, grad_gpu) = results
+    assert loss_gpu == pytest.approx(loss, rel=0.02)
+    assert torch.nn.functional.cosine_similarity(grad, grad_gpu, 0) > 0.99
 
 
 def test_adapter_goes_on_and_merge_is_exact(small, tmp_path):
@@ -886,11 +933,68 @@ def test_vllm_samples_as_transformers(small, tmp_path):
     greedy = texts("vllm", engine="vllm", temperature=0.0)
     assert greedy == texts("hf", engine="hf", temperature=0.0) and len(set(map(tuple, greedy.values()))) > 3
     assert all("`" not in t and t.startswith("\n  ") for ts in greedy.values() for t in ts)  # cut at the stop string
+    if "|" in os.environ.get("VLLM_CPU_OMP_THREADS_BIND", ""):  # two cores stand for two GPUs, as in .ci/run
+        assert texts("two", engine="vllm", temperature=0.0, procs=2, tensor_parallel=2) == greedy
     many = [{**row, "n": 8} for row in rows]
     sampled = texts("a", engine="vllm", rows=many)
     assert {len(ts) for ts in sampled.values()} == {8} and any(len(set(ts)) > 1 for ts in sampled.values())
     shutil.rmtree(f"{tmp_path}/a")
     assert texts("a", engine="vllm", rows=many) == sampled  # seeds come from the shard's name
+
+
+def vllm_calls(source):
+    """What stp.vllm_engine uses of vLLM, read from its source: (where it must be defined, name) pairs."""
+    used, opened = set(), {}
+    function = next(f for f in ast.parse(source).body if getattr(f, "name", "") == "vllm_engine")
+    for node in ast.walk(function):
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):  # dictionaries passed as **name
+            opened[node.targets[0].id] = [k.value for d in ast.walk(node.value) if isinstance(d, ast.Dict) for k in d.keys]
+    for node in ast.walk(function):
+        if isinstance(node, ast.Call):
+            callee = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            if callee in ("LLM", "SamplingParams", "generate"):
+                for k in node.keywords:
+                    used |= {(callee, name) for name in ([k.arg] if k.arg else opened[k.value.id])}
+            if callee == "generate":
+                used |= {("TokensPrompt", k.value) for d in ast.walk(node.args[0]) if isinstance(d, ast.Dict) for k in d.keys}
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in "oc":
+            used.add(({"o": "RequestOutput", "c": "CompletionOutput"}[node.value.id], node.attr))
+        if isinstance(node, ast.Constant) and str(node.value).startswith("VLLM_"):
+            used.add(("environment_variables", node.value))
+    return used
+
+
+def vllm_defines(root):
+    """Names that the sources of a vLLM define, as far as vllm_calls may ask for them; nothing is imported."""
+    files = [root / f for f in ("entrypoints/llm.py", "engine/arg_utils.py", "sampling_params.py", "outputs.py", "envs.py")]
+    files += [f for f in (root / "inputs").iterdir() if f.name.endswith(".py")]
+    defined = {}
+    for node in (node for f in files for node in ast.parse(f.read_text(encoding="utf-8")).body):
+        if isinstance(node, ast.ClassDef):
+            names = {n.target.id for n in node.body if isinstance(n, ast.AnnAssign)}
+            for f in (n for n in node.body if isinstance(n, ast.FunctionDef)):
+                arguments = {a.arg for a in f.args.args + f.args.kwonlyargs}
+                names |= arguments if f.name == "__init__" else set()
+                defined.update({f.name: arguments} if (node.name, f.name) == ("LLM", "generate") else {})
+            defined[node.name] = names
+        elif isinstance(node, ast.AnnAssign) and node.target.id == "environment_variables":
+            defined["environment_variables"] = {n.value for n in ast.walk(node) if isinstance(n, ast.Constant)}
+    defined["LLM"] |= defined["EngineArgs"]  # the constructor hands on what it does not name
+    return defined
+
+
+def test_vllm_signatures():
+    """Of the wheel that $VLLM_WHEEL names (CUDA's cannot be run here), else of the installed vllm."""
+    wheel, spec = os.environ.get("VLLM_WHEEL"), importlib.util.find_spec("vllm")
+    if not wheel and not spec:
+        pytest.skip("no vllm; .ci/run has one")
+    defined = vllm_defines(zipfile.Path(wheel, "vllm/") if wheel else Path(spec.submodule_search_locations[0]))
+    source = Path(stp.__file__).read_text()
+    assert len(vllm_calls(source)) > 15
+    assert [(where, name) for where, name in vllm_calls(source) if name not in defined[where]] == []
+    wrong = source.replace("top_k=0", "top_j=0").replace("c.text", "c.txt").replace('"kv_cache_memory_bytes"', '"kv_bytes"')
+    assert vllm_calls(wrong) - {(w, n) for w in defined for n in defined[w]} == {
+        ("SamplingParams", "top_j"), ("CompletionOutput", "txt"), ("LLM", "kv_bytes")}
 
 
 def test_full_finetune_learns(small, tmp_path):
@@ -933,11 +1037,20 @@ def test_a_killed_process_ends_the_phase(small):
     assert not multiprocessing.active_children()
 
 
-def test_long_prompt_keeps_its_end(small):
+def test_long_prompt_keeps_its_end_and_the_whole_statement(small):
+    import tokenizers
     from transformers import AutoTokenizer
     tokenizer = AutoTokenizer.from_pretrained(small[0])
-    ids = tokenizer(small[1][0]["prompt"]).input_ids
-    assert stp.encode_prompt(tokenizer, small[1][0]["prompt"], 5) == ids[-5:]
+    statement = "theorem t (p q r : Prop) (_ : p ∨ q) (_ : ¬p) : q := by"
+    prompt, length = stp.prover_prompt(statement, "-- a long header\n" * 50), len(tokenizer(statement).input_ids)
+    ids = tokenizer(prompt).input_ids
+    assert stp.encode_prompt(tokenizer, prompt, length) == ids[-length:]
+    assert tokenizer.decode(ids[-length:]).endswith(statement)
+    tokenizer.bos_token = "<pad>"  # as the paper's model, whose prompts begin with one
+    tokenizer.backend_tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
+        single="<pad> $A", special_tokens=[("<pad>", tokenizer.bos_token_id)])
+    assert len(tokenizer(statement).input_ids) == length + 1  # what sample_worker compares with --max_prompt
+    assert stp.encode_prompt(tokenizer, prompt, length + 1) == [tokenizer.bos_token_id, *ids[-length:]]
 
 
 def test_sampling_is_the_same_on_any_number_of_processes(small, tmp_path):
@@ -951,6 +1064,7 @@ def test_sampling_is_the_same_on_any_number_of_processes(small, tmp_path):
                                                       variant(args, procs=procs, out=f"{tmp_path}/{procs}"), stats)])
         assert stats["tokens"] > 0
     assert outs[0] == outs[1]
+    assert sorted(map(len, outs[0])) == [0] + [3] * 8  # one statement is longer than --max_prompt
     assert all(len(texts) in (0, 3) and all("\n```" not in t for t in texts) for texts in outs[0])
 
 
