@@ -15,6 +15,7 @@ import multiprocessing
 import os
 import random
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -22,6 +23,7 @@ import sys
 import threading
 import time
 import zipfile
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -803,7 +805,25 @@ def test_pass_at_k_against_enumeration():
     assert stp.pass_at_k([(6, 3)] * 4, 1, random.Random(0))["group_mean"] == pytest.approx(0.5)
 
 
-def test_million_statements(tmp_path):
+def test_statements_as_published(tmp_path, capsys):
+    """One list, unicode, several lines, "tags": null, no name; what is no statement is left out and counted."""
+    rows = [{"formal_statement": "theorem amc12a_2019_p21 (z : ℂ) (h₀ : z = (1 + Complex.I) / Real.sqrt 2) :\n"
+                                 f"  (∑ k : ℤ in Finset.Icc 1 12, z ^ k ^ 2) = {i} := by", "split": "miniF2F valid", "tags": None}
+            for i in range(3)]
+    path = tmp_path / "valid.json"
+    path.write_text(json.dumps(rows + [{"formal_statement": "def f := 1"}, {"text": ""}]))
+    got = stp.load_statements(path)
+    assert [r["statement"] for r in got] == [r["formal_statement"] for r in rows]
+    assert {r["split"] for r in got} == {"miniF2F valid"} and len({r["name"] for r in got}) == 3
+    assert "2 of 5 entries are left out; entry 4: not one theorem" in capsys.readouterr().err
+    lean_workbook = jsonl(tmp_path / "wb.jsonl", [
+        {"formal_statement": "theorem lean_workbook_0 (a b : ℝ) : a ^ 2 + b ^ 2 ≥ 2 * a * b   :=  by sorry"}])
+    assert stp.load_statements(lean_workbook)[0]["statement"].endswith("a ^ 2 + b ^ 2 ≥ 2 * a * b := by")
+
+
+def test_million_statements(tmp_path, monkeypatch):
+    """Load, deduplicate, choose seeds and conjectures; the model alone is replaced. See the time with -s."""
+    start = time.time()
     rows = ({"statement": f"theorem t{i} (x : Nat) (h : x = {i % 900_000}) : x + {i} = {i} + x := by"} for i in range(1_000_000))
     stp.write_jsonl(str(tmp_path / "big.jsonl"), rows)
     args = flags(tmp_path, "--statements", tmp_path / "big.jsonl", "--no-library_seeds")
@@ -812,6 +832,21 @@ def test_million_statements(tmp_path):
     history.replay.append([proved(s) for s in history.best])
     seeds = stp.choose_seeds(history, [], {"l1": "theorem l1"}, 700_000, 1, args)
     assert len(given_statements) == 1_000_000 and 100_000 < len(seeds) <= 300_000 + 70_000
+    new = [f" n (p q r : Prop) (_ : p) (_ : q) (_ : r) : {x}\n</hard theorem>" for x in "pqrp"]  # the fourth is a repeat
+
+    def sampler(folder, rows, stop, model, args, stats):
+        os.makedirs(folder)
+        texts = itertools.chain(new, itertools.repeat(None))
+        for row, text in zip(rows, texts, strict=False):
+            yield row, [text or row["statement"].removeprefix("theorem")]
+    monkeypatch.setattr(stp, "sample", sampler)
+    rows = list(stp.conjecture(str(tmp_path), seeds, given_statements, {}, 700_000, 2, 1, "model", args))
+    verdicts = Counter(r["verdict"] for r in rows)
+    assert len(rows) == len(seeds) and verdicts == {"ok": 3, "duplicate": len(seeds) - 3}
+    assert sum(r["tried"] for r in rows) == 2  # as many as there are unproved statements
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(f"{time.time() - start:.0f} s, {memory:.1f} GB")
+    assert memory < 4
 
 
 # ------------------------------------------------------------------------------------------- stp.py: training, sampling
@@ -1116,6 +1151,10 @@ def test_loop(finished):
     assert sum(a["count"] for a in attempts) == rows[-1]["proofs"]
     result = json.load(open(f"{out}/eval/final_02/given_2/result.json"))
     assert set(result) == {"train", "heldout"} and set(result["train"]) == {"pass@1", "pass@2"}
+    proofs = glob.glob(f"{out}/eval/final_02/given_2/proofs.lean")
+    assert subprocess.run([sys.executable, f"{HERE}/tiny/lean", *proofs]).returncode == 0  # though most are named t
+    assert Path(*proofs).read_text().count("\ntheorem") == sum(
+        r["pass@2"]["pass"] * r["pass@2"]["statements"] for r in result.values()) > 0
     for name in ("config.json", "progress.png", "final_02/merged/model.safetensors", "final_02/adapter/adapter_config.json"):
         assert os.path.getsize(f"{out}/{name}") > 0
 
@@ -1176,7 +1215,7 @@ BAD = {
     "iters": (["--iters", "-1"], "--iters must be 0 or more"),
     "no file": (["--statements", "nowhere.jsonl"], "no file nowhere.jsonl"),
     "not json": (["--statements", "{tmp}/broken.jsonl"], "broken.jsonl, line 2: not JSON"),
-    "no statement": (["--statements", "{tmp}/other.jsonl"], 'entry 1: no "statement"'),
+    "no statement": (["--statements", "{tmp}/other.jsonl"], 'no statement in it; entry 1: no "statement"'),
     "two theorems": (["--statements", "{tmp}/two.jsonl"], "entry 1: not one theorem"),
     "empty": (["--statements", "{tmp}/empty.jsonl"], "no statement in it"),
     "lean missing": (["--lean", "no-such-lean"], "no-such-lean"),
@@ -1189,6 +1228,8 @@ BAD = {
     "kappa": (["--kappa", "0.5"], "--kappa must be 1 or more"),
     "timeout": (["--timeout", "0"], "--timeout and --memory must be above 0"),
     "heartbeats": (["--heartbeats", "-1"], "--heartbeats 0 or more"),
+    "tensor_parallel": (["--procs", "8", "--tensor_parallel", "3"], "--tensor_parallel 3 does not divide the 8"),
+    "no GPU an engine": (["--tensor_parallel", "0"], "--tensor_parallel 0 does not divide"),
     "width": (["--width", "50"], "--width must be a multiple of 32"),
     "same name twice": (["--eval", "{tmp}/two.jsonl", "{tmp}/b/two.jsonl"], "two files named two"),
     "library": (["--library", "{tmp}/other.jsonl"], 'needs "name", "statement" and "proof"'),
@@ -1256,6 +1297,65 @@ def test_restart_goes_on_from_the_retrained_model(cut_down, tmp_path):
     first, restart, second = (tensors(out / name / "adapter") for name in ("iter_00/model", "restart_01", "iter_01/model"))
     assert all(torch.allclose(restart[k], second[k], atol=1e-8) for k in second)
     assert not all(torch.allclose(first[k], second[k], atol=1e-8) for k in second)
+
+
+def test_keep_bounds_the_models_and_spares_the_one_in_use(tmp_path, monkeypatch):
+    """Phases are empty folders here; iterations 1 and 4 find nothing to train on."""
+    out, made = tmp_path / "out", []
+
+    def model(folder, *_, **__):
+        if not os.path.exists(folder):
+            made.append(os.path.relpath(folder, out))
+            os.makedirs(f"{folder}/merged")
+        return "base", f"{folder}/adapter", f"{folder}/merged"
+
+    def iteration(t, given, library, lemmas, history, policy, args):
+        assert os.path.exists(policy[2])
+        stp.write_jsonl(f"{out}/iter_{t:02d}/attempts.jsonl", [])
+        (out / f"iter_{t:02d}" / "attempts.json").write_text('{"tokens": 0}')
+        return policy if t in (1, 4) else model(f"{out}/iter_{t:02d}/model"), {"iteration": t}
+
+    for name, stub in {"self_play_iteration": iteration, "stage_3": model, "stage_1": lambda *_: model(f"{out}/sft"),
+                       "check_input": lambda args: ([], [], {}), "settle": lambda *_: None, "plot": lambda *_: None,
+                       "report": lambda row: row}.items():
+        monkeypatch.setattr(stp, name, stub)
+    for iters in (2, 5, 7):  # each goes on from the one before
+        stp.run(flags(tmp_path, "--iters", iters, "--keep", 1, "--restart_every", 3, "--samples", 0, "--no_retrain"))
+    assert made == ["sft", "iter_00/model", "iter_02/model", "restart_03", "iter_03/model", "iter_05/model", "restart_06",
+                    "iter_06/model"]
+    left = [os.path.relpath(d, out) for d in glob.glob(f"{out}/iter_*/model") + glob.glob(f"{out}/restart_*")]
+    assert set(left) == {"iter_00/model", "iter_03/model", "iter_06/model", "restart_06"}  # two were in use at their time
+
+
+def test_a_gpu_machine_that_lacks_something(tmp_path, monkeypatch):
+    monkeypatch.setattr(stp, "n_gpus", lambda: 2)
+    args = flags(tmp_path, "--procs", 3)
+    assert args.engine == "vllm" and flags(tmp_path).procs == 2
+    said = "\n".join(stp.missing(args))
+    assert "--procs 3: this machine has 2 GPUs" in said
+    assert ("torch: this build has no CUDA" in said) == (torch.version.cuda is None)
+    assert ("--engine vllm: not installed; run: pip install vllm" in said) == (importlib.util.find_spec("vllm") is None)
+
+
+@pytest.mark.parametrize("visible,count", [(None, 3), ("", 0), ("-1", 0), ("2", 1), ("0,2", 2), ("GPU-a,GPU-b,GPU-c", 3)])
+def test_gpus_are_counted_without_cuda(monkeypatch, visible, count):
+    monkeypatch.setattr(glob, "glob", lambda pattern: ["/dev/nvidia0", "/dev/nvidia1", "/dev/nvidia2"])
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert stp.n_gpus() == count
+
+
+@pytest.mark.parametrize("argv,say", [
+    ([], None),
+    (["--lora_r", "0"], "use LoRA (--lora_r 64)"),  # 16 bytes a parameter
+    (["--tokens_per_step", "65536"], "lower --tokens_per_step"),
+    (["--gpu_memory", "16"], "raise --tensor_parallel")])
+def test_dry_run_warns_where_memory_is_short(tmp_path, capsys, argv, say):
+    stp.dry_run(stp.parse_args(["--preset", "paper", "--procs", "8", "--model", str(tmp_path / "none"), *argv]))
+    out = capsys.readouterr().out
+    assert ("warning" in out) == bool(say) and (say or "") in out
+    assert "8 x 1 GPU for sampling, 8 for training" in out
 
 
 def test_dry_run_needs_nothing(tmp_path):
