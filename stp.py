@@ -48,6 +48,7 @@ metrics.jsonl, one object an iteration
   spent waiting for Lean after the last sample).
 """
 import argparse
+import array
 import contextlib
 import functools
 import glob
@@ -461,10 +462,12 @@ def vllm_engine(model, tokenizer, stop, args):
               max_model_len=args.max_prompt + args.max_new, **sizes)
 
     def complete(prompts, seed):
-        params = [SamplingParams(n=n, temperature=args.temperature, top_p=1.0, top_k=0, max_tokens=args.max_new,
-                                 stop=[stop], seed=(seed + 1000003 * i) % 2**31) for i, (_, n) in enumerate(prompts)]
+        params = [SamplingParams(n=n if args.temperature else 1, temperature=args.temperature, top_p=1.0, top_k=0,
+                                 max_tokens=args.max_new, stop=[stop], seed=(seed + 1000003 * i) % 2**31)
+                  for i, (_, n) in enumerate(prompts)]  # vLLM wants no more than one greedy completion
         outs = llm.generate([{"prompt_token_ids": ids} for ids, _ in prompts], params, use_tqdm=False)
-        return [{"texts": [c.text for c in o.outputs], "tokens": sum(len(c.token_ids) for c in o.outputs)} for o in outs]
+        return [{"texts": [c.text for c in o.outputs] * (n // len(o.outputs)),
+                 "tokens": sum(len(c.token_ids) for c in o.outputs)} for o, (_, n) in zip(outs, prompts, strict=True)]
     return complete
 
 
@@ -644,7 +647,7 @@ def tokenize(examples, tokenizer, args):
         target = tokenizer(e["target"], add_special_tokens=False).input_ids
         prompt = encode_prompt(tokenizer, e["prompt"], args.max_prompt)
         if len(prompt) + len(target) <= args.max_len:
-            data.append((prompt + target, len(prompt), e.get("weight", 1.0)))
+            data.append((array.array("i", prompt + target), len(prompt), e.get("weight", 1.0)))  # a list takes 9 times that
     return data
 
 
@@ -682,7 +685,7 @@ def weighted_loss(model, group):
     import torch
     width = max(len(ids) for ids, _, _ in group)
     device = next(model.parameters()).device
-    tokens = torch.tensor([ids + [0] * (width - len(ids)) for ids, _, _ in group], device=device)  # (B, T)
+    tokens = torch.tensor([[*ids] + [0] * (width - len(ids)) for ids, _, _ in group], device=device)  # (B, T)
     weight = torch.tensor([[w * (start <= t < len(ids)) for t in range(1, width)] for ids, start, w in group],
                           device=device)  # (B, T-1): weight of predicting token t
     logits = model(input_ids=tokens).logits[:, :-1].float()  # causal: padding on the right needs no mask
