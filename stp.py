@@ -107,7 +107,7 @@ def parse_args(argv=None):
     g.add_argument("--out", default="out", help="run folder")
     g.add_argument("--seed", type=int, default=0, help="random seed of everything")
     g.add_argument("--procs", type=int, default=0, help="processes of training; 0: one per GPU, else one per core, at most 4")
-    g.add_argument("--gpu_memory", type=float, default=80, help="GB of a GPU, for --dry_run")
+    g.add_argument("--gpu_memory", type=float, default=80, help="GB of a GPU, for the plan and its warnings")
     g.add_argument("--keep", type=int, default=1, help="newest iterations whose model stays on disk; 0: all")
     g.add_argument("--overwrite", action="store_true", help="delete --out first if it holds an older run")
     g.add_argument("--dry_run", action="store_true", help="print plan, memory, disk and what is missing; run nothing")
@@ -1158,8 +1158,8 @@ def missing(args):
     return lacks
 
 
-def dry_run(args):
-    """Prints what a run of these flags samples, checks, needs in memory and on disk, and what this machine lacks.
+def plan(args):
+    """What a run of these flags samples, checks, needs in memory and on disk; and warnings where memory is short.
 
     Memory in bytes, for P parameters, L layers, width d, vocabulary V: a weight takes 2 (bf16), or 4 where all are
     trained; a trained parameter 4 (only LoRA's: its own weight) + 4 gradient + 8 Adam + 4 buckets of
@@ -1167,7 +1167,6 @@ def dry_run(args):
     computed again, and 12 V: logits, their log-softmax and its gradient in fp32. A token of KV cache takes 4 L kv.
     """
     shape, source = model_shape(args)
-    lacks = missing(args)
     known, known_eval = (all(map(os.path.exists, paths)) for paths in (args.statements, args.eval))
     n = len(load_given(args)) if known else 89_000
     P, L, d, kv, V = (shape[k] for k in ("params", "layers", "width", "kv", "vocab"))
@@ -1188,7 +1187,7 @@ def dry_run(args):
     models += (args.keep or args.iters) // args.restart_every + 1 if args.restart_every else 0
     model = size * P + 4 * lora
     gb = lambda x: f"{x / 1e9:,.1f} GB"  # noqa: E731
-    print(f"""model            {args.model}: {P / 1e9:.2f}B parameters, {L} layers, width {d} ({source})
+    text = f"""model            {args.model}: {P / 1e9:.2f}B parameters, {L} layers, width {d} ({source})
 statements       {n:,} ({", ".join(args.statements) if known else "assumed: LeanWorkbook; the file is not here"})
 iterations       {args.iters}, each at most (numbers fall as statements get proved):
   conjectures    {min(args.per_seed, 3) * n:,} sampled, {n:,} tried
@@ -1200,15 +1199,24 @@ processes        {engines} x {args.tensor_parallel} GPU for sampling, {args.proc
   trainer        weights {gb(size * P)} + {"LoRA" if lora else "gradients"} and optimizer {gb(trained)} \
 + activations {gb(activations)} = {gb(trainer)}
 disk             an iteration {gb(model + proofs * attempt)} (model {gb(model)}, attempts of {attempt:,} bytes), \
-whole run {gb(models * model + (total + scored) * attempt)}""")
-    if trainer - activations > 0.95e9 * args.gpu_memory:
-        print(f"warning          training needs {gb(trainer)} of {args.gpu_memory:g}: "
-              + ("lower --lora_r" if lora else "use LoRA (--lora_r 64)") + ", or take a smaller --model")
-    elif trainer > 0.95e9 * args.gpu_memory:
-        print(f"warning          training needs {gb(trainer)} of {args.gpu_memory:g}: lower --tokens_per_step")
+whole run {gb(models * model + (total + scored) * attempt)}"""
+    warnings = []
+    if trainer > 0.95e9 * args.gpu_memory:
+        less = ("lower --tokens_per_step" if trainer - activations < 0.95e9 * args.gpu_memory else
+                "lower --lora_r, or take a smaller --model" if lora else "use LoRA (--lora_r 64)")
+        warnings.append(f"training needs {gb(trainer)} of {args.gpu_memory:g}: {less}")
     if cache < 2e9:
-        print("warning          no room for a KV cache: raise --tensor_parallel")
-    print("missing here     " + ("\n                 ".join(lacks) or "nothing"))
+        warnings.append("no room for a KV cache: raise --tensor_parallel")
+    return text, warnings
+
+
+def dry_run(args):
+    text, warnings = plan(args)
+    print(text)
+    for name, lines in ("warning", warnings), ("missing here", missing(args) or ["nothing"]):
+        for line in lines:
+            print(f"{name:17}{line}")
+            name = ""
 
 
 def model_shape(args):
@@ -1287,6 +1295,8 @@ def check_input(args):
 
 def run(args):
     given, library, lemmas = check_input(args)
+    for warning in plan(args)[1] if n_gpus() else ():
+        print(f"warning: {warning}", file=sys.stderr)
     settle(args, " ".join(sys.argv))
     start = base, _, model = stage_1(library, lemmas, args)
     policy, history = start, History(replay=deque(maxlen=args.replay))

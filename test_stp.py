@@ -910,13 +910,14 @@ def test_a_killed_process_ends_the_training_of_the_other(small, tmp_path):
     stp.train(f"{tmp_path}/a", base, None, examples, variant(args, procs=2), lr=1e-3)  # the leftovers do no harm
 
 
-def test_training_as_on_a_gpu(small, monkeypatch):
-    """bf16 base, fp32 adapter, gradient checkpointing: loss and gradients close to those of plain fp32."""
+def test_training_as_on_a_gpu(small, tmp_path, monkeypatch):
+    """bf16 base, fp32 adapter, gradient checkpointing: loss and gradients close to those of plain fp32; what is saved."""
     import peft
     from transformers import AutoTokenizer
     base, examples, args = small
-    data, results = stp.tokenize(examples[:6], AutoTokenizer.from_pretrained(base), args), []
-    job = {"base": base, "adapter": None, "full": False}
+    tokenizer, results = AutoTokenizer.from_pretrained(base), []
+    data = stp.tokenize(examples[:6], tokenizer, args)
+    job = {"base": base, "adapter": None, "full": False, "folder": str(tmp_path)}
     for dtype in (torch.float32, torch.bfloat16):
         with monkeypatch.context() as m:
             if dtype == torch.bfloat16:
@@ -935,6 +936,9 @@ def test_training_as_on_a_gpu(small, monkeypatch):
     (loss, grad), (loss_gpu, grad_gpu) = results
     assert loss_gpu == pytest.approx(loss, rel=0.02)
     assert torch.nn.functional.cosine_similarity(grad, grad_gpu, 0) > 0.99
+    stp.save(model, tokenizer, 0.0, job)
+    for part, dtype in ("adapter", torch.float32), ("merged", torch.bfloat16):
+        assert {v.dtype for v in tensors(tmp_path / part).values()} == {dtype}
 
 
 def test_adapter_goes_on_and_merge_is_exact(small, tmp_path):
