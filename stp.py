@@ -688,7 +688,7 @@ def weighted_loss(model, group):
     tokens = torch.tensor([[*ids] + [0] * (width - len(ids)) for ids, _, _ in group], device=device)  # (B, T)
     weight = torch.tensor([[w * (start <= t < len(ids)) for t in range(1, width)] for ids, start, w in group],
                           device=device)  # (B, T-1): weight of predicting token t
-    logits = model(input_ids=tokens).logits[:, :-1].float()  # causal: padding on the right needs no mask
+    logits = model(input_ids=tokens, use_cache=False).logits[:, :-1].float()  # causal: padding on the right needs no mask
     return (torch.nn.functional.cross_entropy(logits.transpose(1, 2), tokens[:, 1:], reduction="none") * weight).sum()
 
 
