@@ -56,8 +56,8 @@ ENV = {**os.environ, "PATH": os.path.dirname(sys.executable) + os.pathsep + os.e
 RETRIES = 2  # fresh processes for a theorem whose process ended by itself
 HEADER_TIMEOUT = 600.0  # seconds; a cold import of Mathlib from a slow disk
 LOOK_AHEAD = 10_000  # attempts held at most
-FIRST_BATCH, LARGEST_BATCH = 16, 1000  # theorems a process: until costs are known, and at most
-GRACE = 0.05  # seconds a worker waits for more than a handful of theorems
+FIRST_BATCH, LARGEST_BATCH = 100, 600  # theorems a process: until costs are known, and at most (Lean slows down)
+GRACE = 0.05  # seconds a worker waits for a full batch
 
 
 class LeanError(ValueError):
@@ -68,99 +68,102 @@ class Refused(ValueError):
     """Text that is not handed to Lean; args: verdict, message."""
 
 
-# ---------------------------------------------------------------------------------------------------- reading Lean text
+# ---------------------------------------------------------------------------------------------- reading Lean text
 # A parse error does not end a Lean file: Lean goes on at the next token at which a command can start, and runs it. So
 # words that start commands are refused wherever Lean could read them as one, which needs Lean's own view of comments,
 # strings, characters and names. Comments are blanked out before Lean sees the text, so both see the same words.
 
-COMMANDS = set("""abbrev add_decl_doc alias attribute axiom binder_predicate class coinductive compile_inductive
- def deriving dsimproc dsimproc_decl elab elab_rules end end_local_scope example export extern
- gen_injective_theorems grind_pattern implemented_by import include inductive infix infixl infixr init_quot initialize
- initialize_simps_projections instance irreducible_def lemma library_note macro macro_rules meta mk_iff_of_inductive_prop
- mutual namespace noncomputable nonrec notation notation3 omit opaque partial postfix prefix prelude private proof_wanted
- protected public recall reset_grind_attrs seal section simproc simproc_decl structure suppress_compilation
- syntax tactic_extension theorem unif_hint universe unlock_limits unsafe unseal unsuppress_compilation variable
- with_weak_namespace""".split())
-FAMILIES = re.compile(r"""(register|declare|builtin|run_tac|run_cmd|run_elab|run_meta|assert_not|deprecated|docs_to|dump_async|
- |norm_cast_add|recommended|init_quot|init_grind|grind_annotated|to_dual_insert|insert_to)\w*|
- |(add|erase)_aesop_rules|set_(premise_selector|library_suggestions)""".replace("\n |", ""))
-CODE = set("by_elab elab_stx include_str eval eval_expr run_tac native native_decide".split())
-SEARCH = set("""exact? apply? rw? rewrites? have? try? observe observe? propose hint rw_search library_search polyrith
-""".split())  # what they find depends on the other theorems of the file
+COMMAND = re.compile("(?:" + "|".join(r"""abbrev add_decl_doc alias attribute axiom binder_predicate class coinductive
+ compile_inductive def deriving dsimproc dsimproc_decl elab elab_rules end end_local_scope example export extern
+ gen_injective_theorems grind_pattern implemented_by import include inductive infix infixl infixr initialize
+ initialize_simps_projections instance irreducible_def lemma library_note macro macro_rules meta
+ mk_iff_of_inductive_prop mutual namespace noncomputable nonrec notation notation3 omit opaque partial postfix prefix
+ prelude private proof_wanted protected public recall reset_grind_attrs seal section simproc simproc_decl structure
+ suppress_compilation syntax tactic_extension theorem unif_hint universe unlock_limits unsafe unseal
+ unsuppress_compilation variable with_weak_namespace (?:add|erase)_aesop_rules
+ set_(?:premise_selector|library_suggestions) (?:register|declare|builtin|run_tac|run_cmd|run_elab|run_meta|assert_not
+ deprecated|docs_to|dump_async|norm_cast_add|recommended|init_quot|init_grind|grind_annotated|to_dual_insert
+ insert_to)\w*""".split()) + ")")
+REFUSED = {word: reason for reason, words in {
+    "leaves a gap": "sorry admit stop mstop",
+    "runs code": "by_elab elab_stx include_str eval eval_expr run_tac native native_decide",
+    "a search, not a proof": """exact? apply? rw? rewrites? have? try? observe observe? propose hint rw_search
+        library_search polyrith locals suggestions"""}.items() for word in words.split()}
 NAMES = set("""sorryAx reduceBool reduceNat ofReduceBool ofReduceNat trustCompiler lcProof lcUnreachable lcAny unsafeCast
- skipKernelTC unsafePerformIO""".split())
-SORRY = set("sorry admit stop mstop".split())
+ skipKernelTC unsafePerformIO""".split())  # also as a part of a longer name
+HASH = """exit|eval|print|check|reduce|synth|guard|import|help|where|time|html|widget|find|search|version|show|dump
+|norm_num|simp|conv|count|lint""".replace("\n", "")
 OPTIONS = ("pp.", "trace.", "linter.", "tactic.", "synthInstance.", "maxRecDepth", "maxHeartbeats", "autoImplicit",
            "relaxedAutoImplicit", "exponentiation.", "simprocs", "push_cast", "maxSynthPendingDepth", "Nat.", "backward.")
-SAFE = set("[ , ← <- ⟨ : = with have let at exact apply refine set obtain rcases using from intro ▸".split())
 BRACKETS = {"(": ")", "[": "]", "{": "}", "⟨": "⟩", "⦃": "⦄"}
 CLOSING = set(BRACKETS.values())
-HASH = """exit|eval|print|check|reduce|synth|guard|import|help|where|time|html|widget|find|search|version|show|dump|norm_num|
-simp|conv|count|lint""".replace("\n", "")
 DEEPEST = 200  # brackets; Lean's own recursion limit is near
-FIRST = "A-Za-z_\u0391-\u039f\u03a1\u03a2\u03a4-\u03a9\u03b1-\u03ba\u03bc-\u03fb\u1f00-\u1ffe\u2100-\u214f\U0001d49c-\U0001d59f"
-PART = f"(?:[{FIRST}][{FIRST}0-9'!?\u2080-\u2089\u2090-\u209c\u1d62-\u1d6a]*|«[^\\s«»\"'()\\[\\]{{}}⟨⟩/\\\\-]+»)"
+
+LETTER = "A-Za-z_\u0391-\u039f\u03a1\u03a2\u03a4-\u03a9\u03b1-\u03ba\u03bc-\u03fb\u1f00-\u1ffe\u2100-\u214f\U0001d49c-\U0001d59f"
+PART = rf"(?:[{LETTER}][{LETTER}0-9'!?\u2080-\u2089\u2090-\u209c\u1d62-\u1d6a]*|«[^\s«»\"'()\[\]{{}}⟨⟩/\\-]+»)"
+ESCAPE = r"""\\(?:[\\"'rnt]|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4})"""
 TOKEN = re.compile(rf"""(?P<space>[ \n\t]+)|(?P<comment>--[^\n]*|/-)|(?P<odd>r\#*")
- |(?P<string>"(?:[^"\\]|\\(?:[\\"'rnt]|x[0-9a-fA-F]{{2}}|u[0-9a-fA-F]{{4}}))*")
- |(?P<char>(?<![^\s(\[{{⟨,])'(?:[^\\'\n]|\\(?:[\\"'rnt]|x[0-9a-fA-F]{{2}}|u[0-9a-fA-F]{{4}}))')
+ |(?P<string>"(?:[^"\\]|{ESCAPE})*")
+ |(?P<char>(?<![^\s(\[{{⟨,])'(?:[^\\'\n]|{ESCAPE})')
  |(?P<name>{PART}(?:\.{PART})*)
- |(?P<number>(?:0[xX][0-9a-fA-F]+|0[bB][01]+|0[oO][0-7]+|[0-9]+(?:_[0-9]+)*(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)(?![A-Za-z_]))
+ |(?P<number>(?:0[xX][0-9a-fA-F]+|0[bB][01]+|0[oO][0-7]+
+   |[0-9]+(?:_[0-9]+)*(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)(?![A-Za-z_]))
  |(?P<symbol>:=|=>|->|<-|<=|>=|!=|==|&&|\|\||\+\+|<\|>|<\||\|>|<;>|\.\.|∃!|[^"'«@\#0-9])
  |(?P<odd2>.)""", re.X | re.S)
-HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff0-\uffff\ud800-\udfff]")
+HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f"
+                    "\ufeff\ufff0-\uffff\ud800-\udfff]")
+# At a name where a tactic should stand, Lean goes on with its second character: `h1_def a : False` would define an a
+HIDES = re.compile(rf".(?:0[bBoOxX]|[^a-z«])*{COMMAND.pattern}|.'.*[^a-z_]{COMMAND.pattern}")
 
 
 def scan(text, limit=0, first=()):
-    """Lean text -> (text with comments blanked out, tokens); Refused if Lean must not see it.
+    """Lean text -> (text for Lean, tokens); Refused if Lean must not see it.
 
     limit: the largest maxHeartbeats that the text may set, 0: any. first: command words allowed as the first token.
-    tokens: [(kind, text, start, bracket depth)]; a bracket has the depth outside it.
+    The text for Lean has blanks for comments. tokens: [(kind, text, start in the text for Lean, bracket depth)]; a
+    bracket has the depth outside it.
     """
     text = text.replace("\r\n", "\n")
     if m := HIDDEN.search(text):
         raise Refused("rejected", f"control or invisible character U+{ord(m[0]):04X}")
-    code, tokens, open_, i, before, problem = [], [], [], 0, "", None
+    code, length, tokens, open_, i, before, problem = [], 0, [], [], 0, "", None
     while i < len(text):
         m = TOKEN.match(text, i)
         kind, word, start, i = m.lastgroup, m[0], i, m.end()
-        if kind == "space":
-            code.append(word)
-            continue
+        spelled = word
         if kind == "comment":
-            i = _comment_end(text, start) if word == "/-" else i
+            i = comment_end(text, start) if word == "/-" else i
             if text[start:start + 3] in ("/--", "/-!") and (tokens or not first):
                 raise Refused("rejected", "a doc comment inside the text")
-            code.append(re.sub(r"[^\n]", " ", text[start:i]))
-            continue
-        code.append(word)
-        if kind == "name" and (tokens or word not in first):
-            why, hides = _name(word)
-            if why or before == "set_option" and not word.replace("«", "").replace("»", "").startswith(OPTIONS):
-                raise Refused("rejected", why or f"set_option {word}")
-            if before in ("+", "(") and word in ("locals", "suggestions"):
-                raise Refused("rejected", f"'{word}': a search, not a proof")
-            if hides and (re.search(r"<;>\s*\[", text) or before not in SAFE and not re.search(r"\w\.|[A-Z]", before) or _first_of_line(text, start)):
-                raise Refused("rejected", f"'{word}' where a tactic can start: Lean may read a command in it")
-        elif kind in ("odd", "odd2"):
-            _odd(text, start, word)
-        elif kind in ("string", "char") and _ambiguous(text, start, kind, word, tokens):
-            raise Refused("rejected", f"the {kind} {word[:20]} where Lean could read it in another way")
-        if before.endswith("maxHeartbeats") and limit and not (word.isdigit() and 0 < int(word) <= limit):
-            raise Refused("rejected", f"maxHeartbeats {word}: beyond the limit of {limit}")
-        if word in CLOSING and (not open_ or open_.pop() != word):
-            problem = problem or f"unexpected '{word}'"
-        tokens.append((kind, word, start, len(open_)))
-        before = word
-        if word in BRACKETS:
-            open_.append(BRACKETS[word])
-            if len(open_) > DEEPEST:
-                raise Refused("rejected", f"brackets nested more than {DEEPEST} deep")
+            spelled = re.sub(r"[^\n]", " ", text[start:i])
+        elif kind == "name" and (tokens or word not in first):
+            spelled = spell(word)
+            if before == "set_option" and not spelled.startswith(OPTIONS):
+                raise Refused("rejected", f"set_option {word}")
+        elif kind == "number" and before.endswith("maxHeartbeats"):
+            if limit and not (word.isdigit() and 0 < int(word) <= limit):
+                raise Refused("rejected", f"maxHeartbeats {word}: beyond the limit of {limit}")
+        elif kind == "string" or kind == "char":
+            check_literal(text, start, kind, word)
+        elif kind == "odd" or kind == "odd2":
+            check_odd(text, start, word)
+        if kind != "space" and kind != "comment":
+            if word in CLOSING and (not open_ or open_.pop() != word):
+                problem = problem or f"unexpected '{word}'"
+            tokens.append((kind, word, length, len(open_)))
+            before = word
+            if word in BRACKETS:
+                open_.append(BRACKETS[word])
+                if len(open_) > DEEPEST:
+                    raise Refused("rejected", f"brackets nested more than {DEEPEST} deep")
+        code.append(spelled)
+        length += len(spelled)
     if problem or open_:
         raise Refused("failed", problem or f"missing '{open_[-1]}'")
     return "".join(code), tokens
 
 
-def _comment_end(text, start):
+def comment_end(text, start):
     depth = 0  # block comments nest
     for m in re.compile("/-|-/").finditer(text, start):
         depth += 1 if m[0] == "/-" else -1
@@ -169,11 +172,29 @@ def _comment_end(text, start):
     raise Refused("failed", "unclosed comment")
 
 
-def _first_of_line(text, start):
-    return not text[text.rfind("\n", 0, start) + 1:start].strip()
+@functools.lru_cache(100_000)
+def spell(word):
+    """A name as Lean gets it: in quotes (the same name) where its error recovery could find a command in it."""
+    parts = re.findall(PART, word)
+    plain = unicodedata.normalize("NFKC", word)  # 𝐚𝐱𝐢𝐨𝐦 and the like
+    if COMMAND.fullmatch(plain):
+        raise Refused("rejected", f"the command word '{word}'")
+    if plain in REFUSED:
+        raise Refused("rejected", f"'{word}': {REFUSED[plain]}")
+    if bad := NAMES.intersection(p.strip("«»") for p in parts):
+        raise Refused("rejected", f"the name '{bad.pop()}'")
+    if HIDES.fullmatch(parts[0]) or any(map(COMMAND.fullmatch, parts)):
+        return ".".join(p if p[0] == "«" else f"«{p}»" for p in parts)
+    return word
 
 
-def _odd(text, i, word):
+def check_literal(text, start, kind, word):
+    """Refuses a string or character that Lean could read in another way: raw, interpolated, after a slip of its lexer."""
+    if text[max(start - 1, 0)] not in " \n\t([{⟨," or re.search(r"['\\{]", text) and COMMAND.search(word):
+        raise Refused("rejected", f"the {kind} {word[:20]} where Lean could read it in another way")
+
+
+def check_odd(text, i, word):
     """Refuses what Lean's lexer stumbles over (it then goes on one character later) and commands that start with a sign."""
     if word == '"' or word == "«" or word.isdigit():
         raise Refused("failed", {'"': "unclosed string, or an escape that Lean does not know", "«": "bad quoted name"}.get(
@@ -184,68 +205,45 @@ def _odd(text, i, word):
         raise Refused("rejected", f"'{m[0]}'")
 
 
-def _ambiguous(text, start, kind, word, tokens):
-    """True if a string or character literal may not be one: after a slip of Lean's lexer just before it, as an interpolated
-    string, or for good measure when it spells a command near other quotes."""
-    return tokens and (text[start - 1] not in " \n\t([{⟨," or "'" in text[start - 3:start] and tokens[-1][0] != "char"
-                       or "{" in word and re.search(r"[\w!?\]]$", tokens[-1][1])
-                       or re.search(r"['\\]", text) and COMMANDS.intersection(re.findall("[a-z_]+", word)))
-
-
-@functools.lru_cache(100_000)
-def _name(word):
-    """(why this name is refused or None, whether it hides a command behind its first character).
-
-    At an unknown tactic Lean goes on with its second character: `xaxiom a : False` is an error and then an axiom.
-    """
-    parts = word.replace("«", "").replace("»", "").split(".")
-    plain = unicodedata.normalize("NFKC", word)  # 𝐚𝐱𝐢𝐨𝐦 and the like
-    why = None
-    if plain in COMMANDS or FAMILIES.fullmatch(plain):
-        why = f"the command word '{word}'"
-    for words, what in ((SORRY, "leaves a gap"), (CODE, "runs code"), (SEARCH, "a search, not a proof")):
-        why = f"'{word}': {what}" if plain in words else why
-    if bad := NAMES.intersection(parts):
-        why = f"the name '{bad.pop()}'"
-    tails = re.sub(r"^(?:0[bBoOxX]|[^a-z«])*", "", word[1:]), re.split("[^a-z_]", word)[-1] if word[1:2] == "'" else ""
-    return why, any(t in COMMANDS or FAMILIES.fullmatch(t) for t in tails)
-
-
 def template(statement, proof=None, limit=0):
-    """Lean text of one theorem and its `#print axioms`, with \\0 for the secret name that keeps it apart from its neighbours.
+    """Lean text of one theorem and its `#print axioms`, with \\0 for the secret that makes its name unlike its neighbours'.
 
     proof: None leaves it out. The proposition and the proof each stand in brackets of ours. A text with balanced brackets
     cannot leave them, so the statement cannot bring its own proof and the proof cannot go on with commands. Columns stay.
     """
-    head, by, report = _statement(statement, limit)
-    if proof is not None:
-        by += "by" + ("" if proof[:1].isspace() else "\n") + scan(proof, limit)[0]
-    return f"section \0\n{head}\n):=(\n{by if proof is not None else 'sorry'}\n)\nend \0\n#print axioms {report}\n"
+    head, by, name = split_statement(statement, limit)
+    body = "sorry" if proof is None else f"{by}by{'' if proof[:1].isspace() else chr(10)}{scan(proof, limit)[0]}"
+    text = f"{head}\n):=(\n{body}\n)\n"
+    if "open" in text or "set_option" in text:  # which could outlive a theorem with a parse error; a section costs 1 ms
+        text = f"section \0\n{text}end \0\n"
+    return f"{text}#print axioms {name}\n"
 
 
 @functools.lru_cache(10_000)
-def _statement(statement, limit):
-    """(`theorem secret.t binders :( T`, white space before its `by`, the name to report); Refused if it is anything else."""
+def split_statement(statement, limit):
+    """(`theorem secret_name binders :( T`, white space before its `by`, secret name); Refused if it is anything else."""
     code, tokens = scan(statement, limit, ("theorem", "lemma"))
     words = [t[1] for t in tokens]
     if words[:1] not in (["theorem"], ["lemma"]) or words[-2:] != [":=", "by"] or tokens[1][0] != "name":
         raise Refused("rejected", "statement: not of the form 'theorem name ... : T := by'")
-    name_start, name, end = tokens[1][2], words[1], tokens[-2][2]
+    start, end = tokens[1][2], tokens[-2][2]
     top = [t for t in tokens[2:-2] if t[3] == 0]
     colon = next((t[2] for t in top if t[1] == ":"), end)
     if tokens[-1][3] or not code[colon + 1:end].strip():
         raise Refused("rejected", "statement: no proposition")
-    universes = words[2] == "." and tokens[2][2] == name_start + len(name)
+    name = spell(words[1])
+    after = start + len(name)
+    universes = words[2] == "." and tokens[2][2] == after
     for kind, word, at, _ in top[universes:]:
         if at < colon and kind != "name" and word not in BRACKETS and word not in CLOSING:
             raise Refused("rejected", f"statement: '{word}' before the colon")
-    last = name_start + len(name) - len(re.search(f"{PART}$", name)[0])
-    pad, by = (" " * (at - code.rfind("\n", 0, at) - 1) for at in (colon + 1, tokens[-1][2]))
-    return (f"{code[:last].lstrip()}\0.{code[last:colon]}:(\n{pad}{code[colon + 1:end]}", by,
-            f"{code[name_start:last]}\0.{code[last:name_start + len(name)]}")
+    secret = name[:-1] + "_\0»" if name[-1] == "»" else name + "_\0"
+    before_t, before_by = (" " * (at - code.rfind("\n", 0, at) - 1) for at in (colon + 1, tokens[-1][2]))
+    head = f"{code[:start].lstrip()}{secret}{code[after:colon]}:(\n{before_t}{code[colon + 1:end]}"
+    return head, before_by, secret
 
 
-# ------------------------------------------------------------------------------------------------------- running Lean
+# -------------------------------------------------------------------------------------------------------- running Lean
 
 @dataclass
 class Job:
@@ -254,34 +252,29 @@ class Job:
     text: str
     result: tuple | None = None  # verdict, message, axioms, seconds
     tries: int = 0
-    alone: bool = False
+    alone: bool = False  # needs a process of its own
     sketch: bool = False  # the proof is left out
 
 
 @dataclass
 class Pool:
-    """What the generator and its worker threads share; `lock` guards all of it."""
+    """What the generator and its worker threads share; `changed` guards all of it."""
     argv: list
     cwd: str | None
     workers: int
     timeout: float
-    heartbeats: int
     memory: float
     folder: str
-    lock: threading.RLock = field(default_factory=threading.RLock)
+    changed: threading.Condition = field(default_factory=threading.Condition)
     queues: dict = field(default_factory=dict)  # header -> deque of jobs
     bad: dict = field(default_factory=dict)  # header that Lean does not accept -> its error
-    cost: list = field(default_factory=lambda: [0.0, 0.0])  # seconds of a header, of a theorem: moving averages
+    cost: tuple = (0.0, 0.0)  # seconds of a header, of a theorem: moving averages
     running: set = field(default_factory=set)
     starts: int = 0
-    ended: bool = False
+    ended: bool = False  # all the input is here
     stop: bool = False
     error: BaseException | None = None
     awaited: Job | None = None  # the one that the generator waits for
-
-    def __post_init__(self):
-        self.cond = threading.Condition(self.lock)  # there is work
-        self.done = threading.Condition(self.lock)  # the awaited result is there
 
 
 def find_lean(lean=None, project=None):
@@ -326,17 +319,15 @@ def _check_project(project, version):
         raise LeanError(f"{project}: Mathlib is not built (run `lake exe cache get && lake build` there)")
 
 
-def resident(session, _cache={"time": 0.0, "table": {}}, _lock=threading.Lock()):  # noqa: B006, B008
-    """Resident bytes of all processes of a session, at most 0.2 s old."""
-    with _lock:
-        if time.monotonic() - _cache["time"] > 0.2:
-            table = collections.Counter()
-            for pid in filter(str.isdigit, os.listdir("/proc")):
-                with contextlib.suppress(OSError), open(f"/proc/{pid}/stat", "rb") as f:
-                    stat = f.read().rpartition(b")")[2].split()
-                    table[int(stat[3])] += int(stat[21]) * os.sysconf("SC_PAGE_SIZE")
-            _cache.update(time=time.monotonic(), table=table)
-        return _cache["table"][session]
+@functools.lru_cache(1)
+def resident(now):
+    """Resident bytes of all processes of each session; the table is made again when `now` changes."""
+    table = collections.Counter()
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/stat", "rb") as f:
+            stat = f.read().rpartition(b")")[2].split()
+            table[int(stat[3])] += int(stat[21]) * os.sysconf("SC_PAGE_SIZE")
+    return table
 
 
 def kill(process):
@@ -365,10 +356,10 @@ def judge(messages, report, sketch):
     return "proved", "", axioms
 
 
-def read_lines(process, out, deadline, memory, tail):
+def read_lines(process, out, memory, deadline, tail):
     """Yields the lines of a Lean process as they come; "timeout" or "memory" (a str) ends them early. stderr goes to tail."""
     err = process.stderr.fileno()
-    poll, parts, look = select.poll(), [], 0.0
+    poll, parts, tick = select.poll(), [], 0
     for fd in (out, err):
         os.set_blocking(fd, False)
         poll.register(fd, select.POLLIN)
@@ -386,36 +377,29 @@ def read_lines(process, out, deadline, memory, tail):
                 poll.unregister(fd)
             elif fd == err:
                 tail[:] = (tail + chunk)[-2000:]
-            elif b"\n" in chunk:
-                first, *lines, last = chunk.split(b"\n")
-                yield b"".join([*parts, first])
-                yield from lines
-                parts = [last]
             else:
-                parts.append(chunk)
+                first, *lines = chunk.split(b"\n")
+                parts.append(first)
+                if lines:
+                    yield b"".join(parts)
+                    yield from lines[:-1]
+                    parts = [lines[-1]]
         if exited and not ready:
             return
         now = time.monotonic()
         if now > deadline():
             yield "timeout"
-        if now > look:
-            look = now + 0.2
-            if resident(process.pid) > memory * 1e9 or len(parts) > 4096:  # a line of 256 MB is no message
+        if int(now * 5) != tick:
+            tick = int(now * 5)
+            if resident(tick)[process.pid] > memory * 1e9 or len(parts) > 4096:  # a line of 256 MB is no message
                 yield "memory"
 
 
-def run_lean(pool, jobs):
-    """Checks jobs of one header in one Lean process, sets their results; returns the jobs that have to run again."""
-    secret = "X" + secrets.token_hex(8)
-    head = jobs[0].header.replace("\r\n", "\n").rstrip("\n") + f'\n#print "{secret}"\n'
-    texts = [job.text.replace("\0", f"{secret}_{k}") for k, job in enumerate(jobs)]
-    ends = list(itertools.accumulate((t.count("\n") for t in texts), initial=head.count("\n")))
-    path = os.path.join(pool.folder, secret + ".lean")
-    with open(path, "w", encoding="utf-8", newline="\n") as f:
-        f.write(head + "".join(texts))
-    with pool.cond:
+def start_lean(pool, path):
+    """(Lean process that checks a file, end of a terminal with its messages); None when the pool has stopped."""
+    with pool.changed:
         if pool.stop:
-            return jobs
+            return None
         out, terminal = pty.openpty()  # into a pipe, Lean would hold its messages back until 4 kB are full
         try:
             tty.setraw(terminal)
@@ -428,54 +412,78 @@ def run_lean(pool, jobs):
             os.close(terminal)
         pool.running.add(process)
         pool.starts += 1
-    k, messages, start, why, again, tail = -1, [], time.monotonic(), None, [], bytearray()  # k = -1: the header
-    times = [start]
-    try:
-        def deadline():
-            return times[-1] + (HEADER_TIMEOUT if k < 0 else pool.timeout)  # k as it is at the time of the call
+        return process, out
 
-        for line in read_lines(process, out, deadline, pool.memory, tail):
+
+def run_lean(pool, jobs):
+    """Checks jobs of one header in one Lean process and sets their results; returns the jobs that have to run again."""
+    if error := pool.bad.get(jobs[0].header):
+        for job in jobs:
+            finish(pool, job, "crashed", error)
+        return []
+    batch = [job for job in jobs if not job.alone] or jobs[:1]
+    later = [job for job in jobs if job not in batch]
+    secret = "X" + secrets.token_hex(8)
+    head = jobs[0].header.replace("\r\n", "\n").rstrip("\n") + f'\n#print "{secret}"\n'
+    texts = [job.text.replace("\0", f"{secret}_{k}") for k, job in enumerate(batch)]
+    report_lines = list(itertools.accumulate((t.count("\n") for t in texts), initial=head.count("\n")))
+    path = os.path.join(pool.folder, secret + ".lean")
+    with open(path, "w", encoding="utf-8", newline="\n") as f:
+        f.write(head + "".join(texts))
+    started = start_lean(pool, path)
+    if not started:
+        return jobs
+    process, out = started
+    k, messages, why, tail = -1, [], "ended", bytearray()  # k: the theorem at work; -1: the header
+    times = [time.monotonic()]  # start of the process and then of each theorem
+
+    def deadline():
+        return times[-1] + (HEADER_TIMEOUT if k < 0 else pool.timeout)  # k as it is at the time of the call
+
+    try:
+        for line in read_lines(process, out, pool.memory, deadline, tail):
             if isinstance(line, str):
                 why = line
                 break
             try:
                 m = json.loads(line)
-                at, data = m["pos"]["line"], m["data"]
-                m["severity"]  # noqa: B018  judge needs it
+                at, data, _ = m["pos"]["line"], m["data"], m["severity"]
             except (ValueError, KeyError, TypeError):
                 continue  # not a message of Lean's
-            if at != ends[k + 1] or k < 0 and data != secret:
+            if at != report_lines[k + 1] or k < 0 and data != secret:
                 messages.append(m)
                 continue
             times.append(time.monotonic())
             if k >= 0:
-                verdict, message, axioms = judge(messages, m, jobs[k].sketch)
+                verdict, message, axioms = judge(messages, m, batch[k].sketch)
                 if k and verdict == "rejected":  # an auxiliary lemma of a neighbour may carry the axiom
-                    jobs[k].alone = True
-                    again.append(jobs[k])
+                    batch[k].alone = True
+                    later.append(batch[k])
                 else:
-                    finish(pool, jobs[k], verdict, message.replace(f"{secret}_{k}.", ""), axioms, times[-1] - times[-2])
-            left_open = any(x["severity"] == "error" and x["pos"]["line"] == at - 1 for x in messages)
+                    finish(pool, batch[k], verdict, message.replace(f"_{secret}_{k}", ""), axioms, times[-1] - times[-2])
             k, messages = k + 1, []
-            if k == len(jobs) or left_open:
+            if k == len(batch):
                 break
-        else:
-            why = "ended"
     finally:
-        kill(process)
-        os.close(out)
-        process.stderr.close()
-        os.unlink(path)
-        with pool.cond:
-            pool.running.discard(process)
-            if k > 0:
-                pool.cost = [(a + b) / 2 if a else b for a, b in
-                             zip(pool.cost, (times[1] - times[0], (times[-1] - times[1]) / k), strict=True)]
-    rest = jobs[max(k, 0):]
-    if rest and why and not pool.stop:
+        end_process(pool, process, out, path)
+    if k > 0:
+        costs = times[1] - times[0], (times[-1] - times[1]) / k
+        with pool.changed:
+            pool.cost = tuple((a + b) / 2 if a else b for a, b in zip(pool.cost, costs, strict=True))
+    rest = batch[max(k, 0):]
+    if rest and not pool.stop:
         errors = [m["data"] for m in messages if m["severity"] == "error"]
         rest = blame(pool, rest, k, why, errors, process.returncode, tail, time.monotonic() - times[-1])
-    return again + rest
+    return rest + later
+
+
+def end_process(pool, process, out, path):
+    kill(process)
+    os.close(out)
+    process.stderr.close()
+    os.unlink(path)
+    with pool.changed:
+        pool.running.discard(process)
 
 
 def blame(pool, jobs, k, why, errors, status, tail, seconds):
@@ -500,61 +508,54 @@ def blame(pool, jobs, k, why, errors, status, tail, seconds):
             result = "failed", errors[0] if errors else "Lean came to the end of the file without a report on it"
         else:
             result = "crashed", f"Lean ended with status {status}{' while it read the header' * (k < 0)}: {text or why}"
-    finish(pool, job, *result, [], seconds)
+    finish(pool, job, *result, seconds=seconds)
     return jobs[1:]
 
 
-def finish(pool, job, verdict, message, axioms, seconds):
-    with pool.cond:
-        job.result, job.text = (verdict, message[:2000], axioms, round(seconds, 4)), ""
+def finish(pool, job, verdict, message, axioms=(), seconds=0.0):
+    with pool.changed:
+        job.result, job.text = (verdict, message[:2000], list(axioms), round(seconds, 4)), ""
         if job is pool.awaited:
-            pool.done.notify()
+            pool.changed.notify_all()
 
 
 def take(pool):
-    """The jobs of the next Lean process: one header, and so many that the header costs about 5% of the time."""
-    with pool.cond:
-        while not pool.stop:
+    """The jobs of the next Lean process, all with one header, or None: the pool has stopped.
+
+    As many that the header takes 5% of the time; with fewer left, each worker its share, if that is worth a header.
+    """
+    with pool.changed:
+        while True:
+            pool.changed.wait_for(lambda: pool.queues or pool.stop)
+            header_cost, cost = pool.cost
+            most = min(int(19 * header_cost / cost) + 1, LARGEST_BATCH) if cost else FIRST_BATCH
+            if not pool.stop and not pool.ended and len(next(iter(pool.queues.values()))) < most:
+                pool.changed.wait(GRACE)  # more may come
+            if pool.stop:
+                return None
             if not pool.queues:
-                pool.cond.wait()
                 continue
             header, queue = next(iter(pool.queues.items()))
-            if not pool.ended and len(queue) < 2 * FIRST_BATCH and not pool.cond.wait(GRACE) and pool.queues:
-                header, queue = next(iter(pool.queues.items()))
-            if not pool.queues or pool.stop:
-                continue
-            h, s = pool.cost
-            most = min(LARGEST_BATCH, int(19 * h / s) + 1 if s else FIRST_BATCH)
-            share = max(-(-len(queue) // pool.workers), int(4 * h / s) if s else 1)
-            jobs = []
-            while queue and len(jobs) < min(most, share) and not (jobs and (jobs[0].alone or queue[0].alone)):
-                jobs.append(queue.popleft())
+            share = max(-(-len(queue) // pool.workers), most // 5)
+            jobs = [queue.popleft() for _ in range(min(len(queue), share, most))]
             if not queue:
                 del pool.queues[header]
-            if header in pool.bad:
-                for job in jobs:
-                    finish(pool, job, "crashed", pool.bad[header], [], 0.0)
-                continue
             return jobs
-    return None
 
 
 def work(pool):
     """A worker thread: one Lean process after the other until the pool stops."""
     try:
         while jobs := take(pool):
-            try:
-                again = run_lean(pool, jobs)
-            except OSError as e:  # no process, no disk
-                again = blame(pool, jobs, -1, str(e), [], None, b"", 0.0)
-            if again:
-                with pool.cond:
-                    pool.queues.setdefault(again[0].header, collections.deque()).extendleft(reversed(again))
-                    pool.cond.notify_all()
+            while jobs and not pool.stop:
+                try:
+                    jobs = run_lean(pool, jobs)
+                except OSError as e:  # no process, no disk
+                    jobs = blame(pool, jobs, -1, str(e), [], None, b"", 0.0)
     except BaseException as e:  # noqa: BLE001  the caller gets it
-        with pool.cond:
+        with pool.changed:
             pool.error = e
-            pool.done.notify()
+            pool.changed.notify_all()
 
 
 def stream(items, prepare, pool):
@@ -562,20 +563,27 @@ def stream(items, prepare, pool):
     threads = [threading.Thread(target=work, args=(pool,), daemon=True) for _ in range(pool.workers)]
 
     def shut_down():
-        with pool.cond:
+        with pool.changed:
             pool.stop = True
             for process in pool.running:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
-            pool.cond.notify_all()
+            pool.changed.notify_all()
         for t in threads:
             t.join()
         shutil.rmtree(pool.folder, ignore_errors=True)
 
+    def add(job):
+        with pool.changed:
+            if job.header not in pool.queues:
+                pool.queues[job.header] = collections.deque()
+                pool.changed.notify_all()
+            pool.queues[job.header].append(job)
+
     def result(job):
-        with pool.cond:
+        with pool.changed:
             pool.awaited = job
-            pool.done.wait_for(lambda: job.result or pool.error)
+            pool.changed.wait_for(lambda: job.result or pool.error)
             if pool.error:
                 raise pool.error
         return job.result
@@ -593,19 +601,14 @@ def stream(items, prepare, pool):
                 known[key] = job
                 if len(known) > LOOK_AHEAD:
                     known.popitem(last=False)
-                with pool.cond:
-                    queue = pool.queues.get(job.header)
-                    if queue is None:
-                        pool.queues[job.header] = queue = collections.deque()
-                        pool.cond.notify()
-                    queue.append(job)
+                add(job)
             waiting.append((item, job))
             while waiting and (waiting[0][1].result or len(waiting) > LOOK_AHEAD):
                 item, job = waiting.popleft()
                 yield item, result(job)
-        with pool.cond:
+        with pool.changed:
             pool.ended = True
-            pool.cond.notify_all()
+            pool.changed.notify_all()
         while waiting:
             item, job = waiting.popleft()
             yield item, result(job)
@@ -622,9 +625,10 @@ def make_pool(lean, project, workers, timeout, heartbeats, memory):
     argv, version = find_lean(lean, project)
     guard = ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []  # should this process be killed
     argv = [*guard, *argv, "--json", f"-DmaxHeartbeats={heartbeats}", "-Dlinter.all=false"]
-    if tuple(map(int, version.split(".")[:2])) >= (4, 16):  # else Lean stops at the 100th error; and one theorem at a time
-        argv += ["-Dweak.maxErrors=0", "-Dweak.Elab.async=false"]
-    return Pool(argv, project, workers or len(os.sched_getaffinity(0)), timeout, heartbeats, memory,
+    release = tuple(map(int, version.split(".")[:2]))
+    argv += ["-Dweak.Elab.async=false"] * (release >= (4, 16))  # one theorem at a time
+    argv += ["-DmaxErrors=0"] * (release >= (4, 25))  # without it Lean stops at the 100th error; `weak.` does not reach it
+    return Pool(argv, project, workers or len(os.sched_getaffinity(0)), timeout, memory,
                 tempfile.mkdtemp(prefix="lean_check_"))
 
 
@@ -636,15 +640,15 @@ def check(attempts, *, lean=None, project=None, header="", workers=None, timeout
     lean: command; project: folder of a Lake project; workers: Lean processes (None: one a core); timeout: seconds a theorem;
     heartbeats: Lean's deterministic limit, 0: none; memory: resident GB of a Lean process. LeanError: no usable Lean.
     """
-    return check_with(make_pool(lean, project, workers, timeout, heartbeats, memory), attempts, header)
+    return check_with(make_pool(lean, project, workers, timeout, heartbeats, memory), attempts, header, heartbeats)
 
 
-def check_with(pool, attempts, header):
+def check_with(pool, attempts, header, heartbeats):
     def prepare(a):
         head = a.get("header", header) or ""
         key = hashlib.blake2b("\0".join((head, a["statement"], a["proof"])).encode(errors="replace"), digest_size=16).digest()
         try:
-            return key, Job(head, template(a["statement"], a["proof"], pool.heartbeats))
+            return key, Job(head, template(a["statement"], a["proof"], heartbeats))
         except Refused as e:
             return key, Job(head, "", (*e.args, [], 0.0))
 
