@@ -40,6 +40,7 @@ import select
 import shlex
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -245,7 +246,7 @@ def split_statement(statement, limit):
 
 # -------------------------------------------------------------------------------------------------------- running Lean
 
-@dataclass
+@dataclass(eq=False)
 class Job:
     """One theorem for Lean; a copy of it in the input shares the job."""
     header: str
@@ -274,7 +275,6 @@ class Pool:
     ended: bool = False  # all the input is here
     stop: bool = False
     error: BaseException | None = None
-    awaited: Job | None = None  # the one that the generator waits for
 
 
 def find_lean(lean=None, project=None):
@@ -319,15 +319,16 @@ def _check_project(project, version):
         raise LeanError(f"{project}: Mathlib is not built (run `lake exe cache get && lake build` there)")
 
 
-@functools.lru_cache(1)
-def resident(now):
-    """Resident bytes of all processes of each session; the table is made again when `now` changes."""
-    table = collections.Counter()
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        with contextlib.suppress(OSError), open(f"/proc/{pid}/stat", "rb") as f:
-            stat = f.read().rpartition(b")")[2].split()
-            table[int(stat[3])] += int(stat[21]) * os.sysconf("SC_PAGE_SIZE")
-    return table
+def resident(pid):
+    """Resident bytes of a process and its children (`lake env lean` has one)."""
+    total = 0
+    with contextlib.suppress(OSError):
+        with open(f"/proc/{pid}/statm") as f:
+            total = int(f.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{task}/children") as f:
+                total += sum(map(resident, f.read().split()))
+    return total
 
 
 def kill(process):
@@ -359,7 +360,7 @@ def judge(messages, report, sketch):
 def read_lines(process, out, memory, deadline, tail):
     """Yields the lines of a Lean process as they come; "timeout" or "memory" (a str) ends them early. stderr goes to tail."""
     err = process.stderr.fileno()
-    poll, parts, tick = select.poll(), [], 0
+    poll, parts, look = select.poll(), [], 0.0
     for fd in (out, err):
         os.set_blocking(fd, False)
         poll.register(fd, select.POLLIN)
@@ -389,9 +390,9 @@ def read_lines(process, out, memory, deadline, tail):
         now = time.monotonic()
         if now > deadline():
             yield "timeout"
-        if int(now * 5) != tick:
-            tick = int(now * 5)
-            if resident(tick)[process.pid] > memory * 1e9 or len(parts) > 4096:  # a line of 256 MB is no message
+        if now > look:
+            look = now + 0.2
+            if resident(process.pid) > memory * 1e9 or len(parts) > 4096:  # a line of 256 MB is no message
                 yield "memory"
 
 
@@ -419,10 +420,11 @@ def run_lean(pool, jobs):
     """Checks jobs of one header in one Lean process and sets their results; returns the jobs that have to run again."""
     if error := pool.bad.get(jobs[0].header):
         for job in jobs:
-            finish(pool, job, "crashed", error)
+            finish(job, "crashed", error)
         return []
-    batch = [job for job in jobs if not job.alone] or jobs[:1]
-    later = [job for job in jobs if job not in batch]
+    batch, later = ([job for job in jobs if job.alone == alone] for alone in (False, True))
+    if not batch:
+        batch, later = later[:1], later[1:]
     secret = "X" + secrets.token_hex(8)
     head = jobs[0].header.replace("\r\n", "\n").rstrip("\n") + f'\n#print "{secret}"\n'
     texts = [job.text.replace("\0", f"{secret}_{k}") for k, job in enumerate(batch)]
@@ -460,7 +462,7 @@ def run_lean(pool, jobs):
                     batch[k].alone = True
                     later.append(batch[k])
                 else:
-                    finish(pool, batch[k], verdict, message.replace(f"_{secret}_{k}", ""), axioms, times[-1] - times[-2])
+                    finish(batch[k], verdict, message.replace(f"_{secret}_{k}", ""), axioms, times[-1] - times[-2])
             k, messages = k + 1, []
             if k == len(batch):
                 break
@@ -508,15 +510,12 @@ def blame(pool, jobs, k, why, errors, status, tail, seconds):
             result = "failed", errors[0] if errors else "Lean came to the end of the file without a report on it"
         else:
             result = "crashed", f"Lean ended with status {status}{' while it read the header' * (k < 0)}: {text or why}"
-    finish(pool, job, *result, seconds=seconds)
+    finish(job, *result, seconds=seconds)
     return jobs[1:]
 
 
-def finish(pool, job, verdict, message, axioms=(), seconds=0.0):
-    with pool.changed:
-        job.result, job.text = (verdict, message[:2000], list(axioms), round(seconds, 4)), ""
-        if job is pool.awaited:
-            pool.changed.notify_all()
+def finish(job, verdict, message, axioms=(), seconds=0.0):
+    job.text, job.result = "", (verdict, message[:2000], list(axioms), round(seconds, 4))
 
 
 def take(pool):
@@ -553,9 +552,7 @@ def work(pool):
                 except OSError as e:  # no process, no disk
                     jobs = blame(pool, jobs, -1, str(e), [], None, b"", 0.0)
     except BaseException as e:  # noqa: BLE001  the caller gets it
-        with pool.changed:
-            pool.error = e
-            pool.changed.notify_all()
+        pool.error = e
 
 
 def stream(items, prepare, pool):
@@ -581,9 +578,8 @@ def stream(items, prepare, pool):
             pool.queues[job.header].append(job)
 
     def result(job):
-        with pool.changed:
-            pool.awaited = job
-            pool.changed.wait_for(lambda: job.result or pool.error)
+        while not job.result:
+            time.sleep(0.01)  # cheaper than a switch of threads for every proof
             if pool.error:
                 raise pool.error
         return job.result
@@ -859,32 +855,56 @@ def run(args):
 
 
 def benchmark(args):
-    """Prints the speed of many theorems a process against one, and what a proof that hangs costs."""
-    text = "theorem t (p q r : Prop) (h : p ∧ q) (g : q → r) : r ∧ p := by"
-    good = lambda n, tag: [{"statement": text, "header": args.header,  # noqa: E731
-                            "proof": f"\n  have a{tag}{i} := h.2\n  exact ⟨g a{tag}{i}, h.1⟩"} for i in range(n)]
+    """Prints the checker's speed beside that of bare Lean: medians of rounds in which the arms take turns."""
+    workers = args.workers or len(os.sched_getaffinity(0))
+    statement = "theorem t (p q r : Prop) (h : p ∧ q) (g : q → r) : r ∧ p := by"
+    good = [{"statement": statement, "proof": f"\n  have a{i} := h.2\n  exact ⟨g a{i}, h.1⟩"} for i in range(1000 * workers)]
+    hang = {"statement": statement, "proof": "\n  repeat (first | (have a := 1) | skip)"}
 
-    def timed(attempts, workers, **more):
-        options = dict(lean=args.lean, project=args.lean_project, heartbeats=args.heartbeats, memory=args.memory,
-                       timeout=args.timeout) | more
-        pool, start = make_pool(workers=workers, **options), time.time()
-        verdicts = collections.Counter(a["verdict"] for a in check_with(pool, attempts, args.header))
-        return time.time() - start, pool.starts, verdicts
-    cores = args.workers or len(os.sched_getaffinity(0))
-    one = sum(timed(good(1, f"x{i}"), 1)[0] for i in range(10)) / 10
-    few, many = (timed(good(n, f"y{n}"), 1)[0] for n in (200, 2200))
-    rate = 2000 / (many - few)  # marginal rate of one process
-    seconds, starts, verdicts = timed(good(2000 * cores, "z"), cores)
-    print(f"one process a proof      {1 / one:8.1f} proofs/s")
-    print(f"many proofs a process    {rate:8.1f} proofs/s (marginal)        ratio {rate * one:.1f}")
-    print(f"{cores} workers {2000 * cores / seconds:25.1f} proofs/s, {starts} starts    "
-          f"{2000 * cores / seconds / (cores * rate):.0%} of {cores} x the marginal rate; {dict(verdicts)}")
-    hang = "\n  have f : Nat → Nat := fun n => n\n" + "  repeat (first | (have a := 1) | skip)\n"
-    rows = good(1000, "w")
-    plain, starts0, _ = timed(rows, cores)
-    rows[500] = {**rows[500], "proof": hang}
-    seconds, starts, verdicts = timed(rows, cores, timeout=5, heartbeats=0)
-    print(f"1 of 1,000 proofs hangs  {seconds - plain:8.1f} s more at a timeout of 5 s, {starts - starts0} more starts; {dict(verdicts)}")
+    def pool(timeout=args.timeout, heartbeats=args.heartbeats):
+        return make_pool(args.lean, args.lean_project, workers, timeout, heartbeats, args.memory)
+
+    def bare(n, copies=1):  # seconds of Lean on a file of n theorems
+        p = pool()
+        path = os.path.join(p.folder, "a.lean")
+        with open(path, "w", encoding="utf-8") as f:
+            f.write(args.header + "\n" + "".join(
+                template(a["statement"], a["proof"]).replace("\0", f"X{i}") for i, a in enumerate(good[:n])))
+        start = time.monotonic()
+        lean = [subprocess.Popen([*p.argv, path], cwd=p.cwd, env=ENV, stdout=subprocess.DEVNULL) for _ in range(copies)]
+        for process in lean:
+            process.wait()
+        seconds = time.monotonic() - start
+        shutil.rmtree(p.folder)
+        return seconds
+
+    def checked(attempts, **limits):  # (seconds, process starts) of this checker
+        p, start = pool(**limits), time.monotonic()
+        verdicts = collections.Counter(a["verdict"] for a in check_with(p, attempts, args.header, 0))
+        assert verdicts["proved"] == len(attempts) - (hang in attempts), verdicts
+        return time.monotonic() - start, p.starts
+
+    rounds = [(bare(1, workers), bare(100), bare(600), bare(600, workers), *checked(good)) for _ in range(5)]
+    print(f"{workers} workers, {len(good)} proofs; medians of {len(rounds)} rounds (and their range), proofs/s")
+
+    def show(name, values):
+        middle = statistics.median(values)
+        print(f"{name:66} {middle:8.2f}  ({min(values):.2f} to {max(values):.2f})")
+
+    show("one Lean process a proof, all workers", [workers / one for one, *_ in rounds])
+    show("one bare Lean with many proofs, beyond its start (marginal)", [500 / (b - a) for _, a, b, *_ in rounds])
+    show("as many bare Leans as workers, 600 proofs each", [600 * workers / r[3] for r in rounds])
+    show("this checker", [len(good) / r[4] for r in rounds])
+    show("  process starts", [r[5] for r in rounds])
+    show("  ratio to one process a proof", [len(good) / r[4] / (workers / r[0]) for r in rounds])
+    show("  ratio to workers x marginal", [len(good) / r[4] / workers / (500 / (r[2] - r[1])) for r in rounds])
+    show("  ratio to as many bare Leans", [len(good) / r[4] / (600 * workers / r[3]) for r in rounds])
+    rows, cost = good[:1000], []
+    for _ in range(3):
+        plain, slow = checked(rows), checked([*rows[:500], hang, *rows[500:]], timeout=5.0, heartbeats=0)
+        cost.append((slow[0] - plain[0], slow[1] - plain[1]))
+    show("1 proof among 1,000 that hangs, timeout 5 s: seconds more", [c[0] for c in cost])
+    show("  process starts more", [c[1] for c in cost])
     return 0
 
 
