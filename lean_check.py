@@ -1,28 +1,29 @@
-"""Checks Lean 4 proofs written by a model: many theorems a Lean process, verdicts that their neighbours cannot change.
+"""Checks Lean 4 proofs written by a model: many theorems a Lean process, verdicts that no neighbour can change.
 
-    python lean_check.py attempts.jsonl --out verdicts.jsonl --lean_project ~/with_mathlib --header_file header.lean
+    python lean_check.py attempts.jsonl --out verdicts.jsonl --lean_project ~/with_mathlib --header_file h.lean
 
-Every input line is {"statement": "theorem t ... := by", "proof": "...", "header"?: "import ..."}; every output line, in the
-same order, repeats it and adds "verdict", "message" (Lean's first error, or the reason), "axioms" and "seconds":
-  proved    Lean accepts it: no error in the theorem's own lines, and `#print axioms` shows that the theorem exists and uses
-            no axiom beyond propext, Classical.choice and Quot.sound
+Every input line is {"statement": "theorem t ... := by", "proof": "...", "header"?: "import ..."}; every output
+line, in the same order, repeats it and adds "verdict", "message" (Lean's first error, or the reason), "axioms"
+and "seconds":
+  proved    Lean accepts it: no error in the theorem's own lines, and `#print axioms` shows that the theorem
+            exists and uses no axiom beyond propext, Classical.choice and Quot.sound
   failed    Lean does not accept it, or it needs more than --memory
   timeout   more than --timeout seconds or --heartbeats
   rejected  tries something that no honest proof needs; the message names it
   crashed   Lean or the machine failed, three times, each in a fresh process: says nothing about the proof
-Exit status: 0, 1 when something crashed, 2 for bad input. In Python: `check(attempts, ...)` and `check_statements(...)`, both
-generators that work in the background while the caller, or the iterable they read, does something else.
+Exit status: 0, 1 when something crashed, 2 for bad input. In Python: `check(attempts, ...)` and
+`check_statements(...)`, generators that work in the background while their caller, or their input, is busy.
 
-What is covered. The text is read with Lean's own rules for comments, strings, characters and names (and those that Lean's
-error recovery adds), comments are blanked out, and words that start commands, leave gaps, run code or search the file are
-refused. Proposition and proof stand in brackets that balanced text cannot leave, in a section of their own, under a name
-that cannot be guessed. Messages count by their line. A theorem whose axioms or memory may come from a neighbour runs again
-alone. Options in a proof are a white list; Lean's environment, the axioms and the kernel do the rest.
-What is not. This stops known cheats; it is no sandbox. Lean, its kernel, the header and the imported libraries are trusted,
-so are tactics, macros and command words that the header defines. A statement may be vacuous. Verdicts close to a
-limit can change with the load of the machine (--timeout, --memory) or with Lean's caches (--heartbeats).
-Finished proofs deserve a second look by another program: write statement and proof to a file of a Lake project, compile it,
-and run lean4checker (replays the kernel), lean4lean (another kernel) or SafeVerify / comparator (compare with the statement).
+What is covered. The text is read with Lean's own rules for comments, strings, characters and names (and those
+that Lean's error recovery adds), comments are blanked out, and words that start commands, leave gaps, run code or
+search the file are refused. Proposition and proof stand in brackets that balanced text cannot leave, under a name
+that cannot be guessed; `open` and `set_option` end with the theorem. Options in a proof are a white list. A theorem
+whose axioms or memory may come from a neighbour runs again alone. The axioms and Lean's kernel do the rest.
+What is not. This stops known cheats; it is no sandbox. Lean, its kernel, the header and the imported libraries are
+trusted, so are tactics, macros and command words that the header defines. A statement may be vacuous. Verdicts
+close to a limit can change with the load of the machine (--timeout, --memory) or Lean's caches (--heartbeats).
+Finished proofs deserve a second look by another program: write statement and proof to a file of a Lake project,
+compile it, and run lean4checker (replays the kernel), lean4lean (another kernel) or SafeVerify / comparator.
 """
 import argparse
 import atexit
@@ -53,11 +54,12 @@ from dataclasses import dataclass, field
 from tqdm import tqdm
 
 AXIOMS = {"propext", "Classical.choice", "Quot.sound"}  # the axioms of ordinary mathematics in Lean
-ENV = {**os.environ, "PATH": os.path.dirname(sys.executable) + os.pathsep + os.environ.get("PATH", os.defpath)}
+ENV = os.environ | {"PATH": f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
 RETRIES = 2  # fresh processes for a theorem whose process ended by itself
 HEADER_TIMEOUT = 600.0  # seconds; a cold import of Mathlib from a slow disk
 LOOK_AHEAD = 10_000  # attempts held at most
-FIRST_BATCH, LARGEST_BATCH = 100, 600  # theorems a process: until costs are known, and at most (Lean slows down)
+FIRST_BATCH = 100  # theorems a process until costs are known
+LARGEST_BATCH = 600  # Lean takes longer for a theorem, the more of them it has behind it
 GRACE = 0.05  # seconds a worker waits for a full batch
 
 
@@ -69,39 +71,40 @@ class Refused(ValueError):
     """Text that is not handed to Lean; args: verdict, message."""
 
 
-# ---------------------------------------------------------------------------------------------- reading Lean text
-# A parse error does not end a Lean file: Lean goes on at the next token at which a command can start, and runs it. So
-# words that start commands are refused wherever Lean could read them as one, which needs Lean's own view of comments,
-# strings, characters and names. Comments are blanked out before Lean sees the text, so both see the same words.
+# ---------------------------------------------------------------------------------------- reading Lean text
+# A parse error does not end a Lean file: Lean goes on at the next token at which a command can start, and runs
+# it. So words that start commands are refused wherever Lean could read them as one, which needs Lean's own view of
+# comments, strings, characters and names. Lean gets blanks for comments, so both see the same words.
 
-COMMAND = re.compile("(?:" + "|".join(r"""abbrev add_decl_doc alias attribute axiom binder_predicate class coinductive
- compile_inductive def deriving dsimproc dsimproc_decl elab elab_rules end end_local_scope example export extern
- gen_injective_theorems grind_pattern implemented_by import include inductive infix infixl infixr initialize
- initialize_simps_projections instance irreducible_def lemma library_note macro macro_rules meta
- mk_iff_of_inductive_prop mutual namespace noncomputable nonrec notation notation3 omit opaque partial postfix prefix
- prelude private proof_wanted protected public recall reset_grind_attrs seal section simproc simproc_decl structure
- suppress_compilation syntax tactic_extension theorem unif_hint universe unlock_limits unsafe unseal
- unsuppress_compilation variable with_weak_namespace (?:add|erase)_aesop_rules
- set_(?:premise_selector|library_suggestions) (?:register|declare|builtin|run_tac|run_cmd|run_elab|run_meta|assert_not
- deprecated|docs_to|dump_async|norm_cast_add|recommended|init_quot|init_grind|grind_annotated|to_dual_insert
- insert_to)\w*""".split()) + ")")
+COMMAND = "(?:" + "|".join(r"""abbrev alias attribute axiom class (?:co|compile_)?inductive def deriving
+ end end_local_scope example export extern gen_injective_theorems grind_(?:pattern|annotated) implemented_by
+ import include instance irreducible_def lemma library_note meta mk_iff_of_inductive_prop mutual namespace
+ noncomputable nonrec omit opaque partial postfix prefix prelude private proof_wanted protected public recall
+ reset_grind_attrs seal section structure syntax tactic_extension theorem unif_hint universe unlock_limits
+ unsafe unseal (?:un)?suppress_compilation variable with_weak_namespace add_decl_doc (?:add|erase)_aesop_rules
+ set_(?:premise_selector|library_suggestions) elab(?:_rules)? infix[lr]? macro(?:_rules)? notation3?
+ d?simproc(?:_decl)? initialize(?:_simps_projections)? binder_predicate
+ (?:register|declare|builtin|run_(?:tac|cmd|elab|meta)|assert_not|deprecated|docs_to|dump_async)\w*
+ (?:norm_cast_add|recommended|init_(?:quot|grind)|to_dual_insert|insert_to)\w*""".split()) + ")"
 REFUSED = {word: reason for reason, words in {
     "leaves a gap": "sorry admit stop mstop",
     "runs code": "by_elab elab_stx include_str eval eval_expr run_tac native native_decide",
     "a search, not a proof": """exact? apply? rw? rewrites? have? try? observe observe? propose hint rw_search
         library_search polyrith locals suggestions"""}.items() for word in words.split()}
-NAMES = set("""sorryAx reduceBool reduceNat ofReduceBool ofReduceNat trustCompiler lcProof lcUnreachable lcAny unsafeCast
- skipKernelTC unsafePerformIO""".split())  # also as a part of a longer name
-HASH = """exit|eval|print|check|reduce|synth|guard|import|help|where|time|html|widget|find|search|version|show|dump
-|norm_num|simp|conv|count|lint""".replace("\n", "")
-OPTIONS = ("pp.", "trace.", "linter.", "tactic.", "synthInstance.", "maxRecDepth", "maxHeartbeats", "autoImplicit",
-           "relaxedAutoImplicit", "exponentiation.", "simprocs", "push_cast", "maxSynthPendingDepth", "Nat.", "backward.")
+NAMES = set("""sorryAx reduceBool reduceNat ofReduceBool ofReduceNat trustCompiler lcProof lcUnreachable lcAny
+ unsafeCast skipKernelTC unsafePerformIO""".split())  # also as a part of a longer name
+HASH = "|".join("""exit eval print check reduce synth guard import help where time html widget find search version
+ show dump norm_num simp conv count lint""".split())
+OPTIONS = tuple("""pp. trace. linter. tactic. synthInstance. maxRecDepth maxHeartbeats autoImplicit Nat. backward.
+ relaxedAutoImplicit exponentiation. simprocs push_cast maxSynthPendingDepth""".split())
 BRACKETS = {"(": ")", "[": "]", "{": "}", "⟨": "⟩", "⦃": "⦄"}
 CLOSING = set(BRACKETS.values())
 DEEPEST = 200  # brackets; Lean's own recursion limit is near
 
-LETTER = "A-Za-z_\u0391-\u039f\u03a1\u03a2\u03a4-\u03a9\u03b1-\u03ba\u03bc-\u03fb\u1f00-\u1ffe\u2100-\u214f\U0001d49c-\U0001d59f"
-PART = rf"(?:[{LETTER}][{LETTER}0-9'!?\u2080-\u2089\u2090-\u209c\u1d62-\u1d6a]*|«[^\s«»\"'()\[\]{{}}⟨⟩/\\-]+»)"
+LETTER = ("A-Za-z_\u0391-\u039f\u03a1\u03a2\u03a4-\u03a9\u03b1-\u03ba\u03bc-\u03fb\u1f00-\u1ffe\u2100-\u214f"
+          "\U0001d49c-\U0001d59f")
+PART = (rf"(?:[{LETTER}][{LETTER}0-9'!?\u2080-\u2089\u2090-\u209c\u1d62-\u1d6a]*"
+        r"""|«[^\s«»"'()\[\]{}⟨⟩/\\-]+»)""")
 ESCAPE = r"""\\(?:[\\"'rnt]|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4})"""
 TOKEN = re.compile(rf"""(?P<space>[ \n\t]+)|(?P<comment>--[^\n]*|/-)|(?P<odd>r\#*")
  |(?P<string>"(?:[^"\\]|{ESCAPE})*")
@@ -113,16 +116,16 @@ TOKEN = re.compile(rf"""(?P<space>[ \n\t]+)|(?P<comment>--[^\n]*|/-)|(?P<odd>r\#
  |(?P<odd2>.)""", re.X | re.S)
 HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f"
                     "\ufeff\ufff0-\uffff\ud800-\udfff]")
-# At a name where a tactic should stand, Lean goes on with its second character: `h1_def a : False` would define an a
-HIDES = re.compile(rf".(?:0[bBoOxX]|[^a-z«])*{COMMAND.pattern}|.'.*[^a-z_]{COMMAND.pattern}")
+# Where a name stands for a tactic, Lean goes on with its second character: `h1_def a : False` would define an a.
+HIDES = re.compile(rf".(?:0[bBoOxX]|[^a-z«])*{COMMAND}|.'.*[^a-z_]{COMMAND}")
+COMMAND = re.compile(COMMAND)
 
 
 def scan(text, limit=0, first=()):
     """Lean text -> (text for Lean, tokens); Refused if Lean must not see it.
 
-    limit: the largest maxHeartbeats that the text may set, 0: any. first: command words allowed as the first token.
-    The text for Lean has blanks for comments. tokens: [(kind, text, start in the text for Lean, bracket depth)]; a
-    bracket has the depth outside it.
+    limit: the largest maxHeartbeats that the text may set, 0: any. first: command words allowed as the first
+    token. tokens: [(kind, word, start in the text for Lean, bracket depth)]; a bracket has the depth outside it.
     """
     text = text.replace("\r\n", "\n")
     if m := HIDDEN.search(text):
@@ -175,7 +178,7 @@ def comment_end(text, start):
 
 @functools.lru_cache(100_000)
 def spell(word):
-    """A name as Lean gets it: in quotes (the same name) where its error recovery could find a command in it."""
+    """A name as Lean gets it: quoted (which is the same name) where error recovery could find a command in it."""
     parts = re.findall(PART, word)
     plain = unicodedata.normalize("NFKC", word)  # 𝐚𝐱𝐢𝐨𝐦 and the like
     if COMMAND.fullmatch(plain):
@@ -190,16 +193,16 @@ def spell(word):
 
 
 def check_literal(text, start, kind, word):
-    """Refuses a string or character that Lean could read in another way: raw, interpolated, after a slip of its lexer."""
-    if text[max(start - 1, 0)] not in " \n\t([{⟨," or re.search(r"['\\{]", text) and COMMAND.search(word):
+    """Refuses a literal that Lean could read in another way: raw, interpolated, after a slip of its lexer."""
+    before = text[max(start - 1, 0)]
+    if before not in " \n\t([{⟨," or re.search(r"['\\{]", text) and COMMAND.search(word):
         raise Refused("rejected", f"the {kind} {word[:20]} where Lean could read it in another way")
 
 
 def check_odd(text, i, word):
-    """Refuses what Lean's lexer stumbles over (it then goes on one character later) and commands that start with a sign."""
-    if word == '"' or word == "«" or word.isdigit():
-        raise Refused("failed", {'"': "unclosed string, or an escape that Lean does not know", "«": "bad quoted name"}.get(
-            word, "a number that runs into a letter"))
+    """Refuses what Lean's lexer stumbles over (it goes on one character later), and commands that start with a sign."""
+    if word in '"«' or word.isdigit():
+        raise Refused("failed", f"not Lean: {text[i:i + 20]!r}")
     if word == "'" and re.match(r"""'(?:\w|.'|["\\«]|'\S)""", text[i:i + 3]):
         raise Refused("rejected", "a quote that could start a character literal")
     if m := re.match(rf"@\[|#(?:{HASH})|r#*\"", text[i:i + 16]):
@@ -207,22 +210,24 @@ def check_odd(text, i, word):
 
 
 def template(statement, proof=None, limit=0):
-    """Lean text of one theorem and its `#print axioms`, with \\0 for the secret that makes its name unlike its neighbours'.
+    """Lean text of one theorem and its `#print axioms`, with \\0 for the secret that makes its name unique.
 
-    proof: None leaves it out. The proposition and the proof each stand in brackets of ours. A text with balanced brackets
-    cannot leave them, so the statement cannot bring its own proof and the proof cannot go on with commands. Columns stay.
+    proof: None leaves it out. Proposition and proof each stand in brackets of ours. A text with balanced brackets
+    cannot leave them: the statement cannot bring its own proof, nor the proof go on with commands. Columns stay.
     """
     head, by, name = split_statement(statement, limit)
-    body = "sorry" if proof is None else f"{by}by{'' if proof[:1].isspace() else chr(10)}{scan(proof, limit)[0]}"
+    body = "sorry"
+    if proof is not None:
+        body = by + ("by" if proof[:1].isspace() else "by\n") + scan(proof, limit)[0]
     text = f"{head}\n):=(\n{body}\n)\n"
-    if "open" in text or "set_option" in text:  # which could outlive a theorem with a parse error; a section costs 1 ms
+    if "open" in text or "set_option" in text:  # after a parse error these could be commands. Costs Lean 1 ms
         text = f"section \0\n{text}end \0\n"
     return f"{text}#print axioms {name}\n"
 
 
 @functools.lru_cache(10_000)
 def split_statement(statement, limit):
-    """(`theorem secret_name binders :( T`, white space before its `by`, secret name); Refused if it is anything else."""
+    """(`theorem secret_name binders :( T`, white space before its `by`, secret name); Refused: it is not one theorem."""
     code, tokens = scan(statement, limit, ("theorem", "lemma"))
     words = [t[1] for t in tokens]
     if words[:1] not in (["theorem"], ["lemma"]) or words[-2:] != [":=", "by"] or tokens[1][0] != "name":
@@ -244,7 +249,7 @@ def split_statement(statement, limit):
     return head, before_by, secret
 
 
-# -------------------------------------------------------------------------------------------------------- running Lean
+# --------------------------------------------------------------------------------------------- running Lean
 
 @dataclass(eq=False)
 class Job:
@@ -285,26 +290,26 @@ def find_lean(lean=None, project=None):
     argv = shlex.split(lean) if lean else ["lake", "env", "lean"] if project else ["lean"]
     if not lean and not project and not shutil.which("lean") and os.path.exists(here):
         argv = [sys.executable, here]
+    name = shlex.join(argv) or "empty --lean"
     if not argv or not shutil.which(argv[0]):
-        raise LeanError(f"Lean not found: {' '.join(argv) or 'empty --lean'} (install Lean with elan, or name it with --lean)")
+        raise LeanError(f"Lean not found: {name} (install Lean with elan, or name it with --lean)")
     argv[0] = os.path.abspath(shutil.which(argv[0]))
     try:
-        out = subprocess.run([*argv, "--version"], cwd=project, stdin=subprocess.DEVNULL, capture_output=True, timeout=300,
-                             text=True, errors="replace", env=ENV)
+        out = subprocess.run([*argv, "--version"], cwd=project, env=ENV, stdin=subprocess.DEVNULL,
+                             capture_output=True, timeout=300, text=True, errors="replace")
     except (OSError, subprocess.TimeoutExpired) as e:
-        raise LeanError(f"{shlex.join(argv)} --version: {e}") from e
-    m = re.search(r"Lean \(version (\d+)\.(\d+)\.(\d+)(\S*?),", out.stdout)
+        raise LeanError(f"{name} --version: {e}") from e
+    m = re.search(r"Lean \(version ((\d+)\.(\d+)\.\d+\S*?),", out.stdout)
     if not m:
-        raise LeanError(f"{shlex.join(argv)} is not Lean: --version says {(out.stdout or out.stderr).strip()[:200]!r}")
-    if (int(m[1]), int(m[2])) < (4, 9):
-        raise LeanError(f"{shlex.join(argv)} is Lean {m[1]}.{m[2]}.{m[3]}: 4.9 or newer is needed")
-    version = f"{m[1]}.{m[2]}.{m[3]}{m[4]}"
+        raise LeanError(f"{name} is not Lean: --version says {(out.stdout or out.stderr).strip()[:200]!r}")
+    if (int(m[2]), int(m[3])) < (4, 9):
+        raise LeanError(f"{name} is Lean {m[1]}: 4.9 or newer is needed")
     if project:
-        _check_project(project, version)
-    return argv, version
+        check_project(project, m[1])
+    return argv, m[1]
 
 
-def _check_project(project, version):
+def check_project(project, version):
     with contextlib.suppress(FileNotFoundError), open(os.path.join(project, "lean-toolchain")) as f:
         pinned = f.read().strip()
         if (m := re.search(r"v?(\d+\.\d+\.\d+\S*)$", pinned)) and m[1] != version:
@@ -343,13 +348,14 @@ def judge(messages, report, sketch):
     errors = [m["data"] for m in messages if m["severity"] == "error"]
     if errors:
         return "timeout" if "(deterministic) timeout" in errors[0] else "failed", errors[0], []
-    m = re.fullmatch(r"'(.*)' (?:does not depend on any axioms|depends on axioms:\s*\[(.*)\])", report["data"].strip(), re.S)
+    m = re.fullmatch(r"'.*' (?:does not depend on any axioms|depends on axioms:\s*\[(.*)\])", report["data"].strip(), re.S)
     if report["severity"] == "error" or not m:
         return "failed", f"no theorem: {report['data']}", []
-    axioms = re.split(r",\s*", m[2].strip()) if m[2] else []
+    axioms = re.split(r",\s*", m[1].strip()) if m[1] else []
     if sketch:
-        good = "sorryAx" in axioms and AXIOMS.issuperset(set(axioms) - {"sorryAx"})
-        return ("ok", "", axioms) if good else ("failed", f"brings its own proof, or axioms: {axioms}", axioms)
+        if "sorryAx" in axioms and AXIOMS.issuperset(set(axioms) - {"sorryAx"}):
+            return "ok", "", axioms
+        return "failed", f"brings its own proof, or axioms: {axioms}", axioms
     if bad := [a for a in axioms if a not in AXIOMS]:
         return "rejected", f"uses the axiom {bad[0]}", axioms
     if any(re.search("declaration uses ['`]sorry", x["data"]) for x in messages):
@@ -358,7 +364,7 @@ def judge(messages, report, sketch):
 
 
 def read_lines(process, out, memory, deadline, tail):
-    """Yields the lines of a Lean process as they come; "timeout" or "memory" (a str) ends them early. stderr goes to tail."""
+    """Yields the lines of a Lean process; "timeout" or "memory" (a str) ends them early. stderr goes to tail."""
     err = process.stderr.fileno()
     poll, parts, look = select.poll(), [], 0.0
     for fd in (out, err):
@@ -392,28 +398,40 @@ def read_lines(process, out, memory, deadline, tail):
             yield "timeout"
         if now > look:
             look = now + 0.2
-            if resident(process.pid) > memory * 1e9 or len(parts) > 4096:  # a line of 256 MB is no message
+            if resident(process.pid) > memory * 1e9 or len(parts) > 4096:  # a line of 16 MB is no message
                 yield "memory"
 
 
-def start_lean(pool, path):
-    """(Lean process that checks a file, end of a terminal with its messages); None when the pool has stopped."""
-    with pool.changed:
-        if pool.stop:
-            return None
-        out, terminal = pty.openpty()  # into a pipe, Lean would hold its messages back until 4 kB are full
-        try:
-            tty.setraw(terminal)
-            process = subprocess.Popen([*pool.argv, path], cwd=pool.cwd, stdin=subprocess.DEVNULL, stdout=terminal,
-                                       stderr=subprocess.PIPE, start_new_session=True, env=ENV)
-        except OSError:
-            os.close(out)
-            raise
-        finally:
-            os.close(terminal)
-        pool.running.add(process)
-        pool.starts += 1
-        return process, out
+@contextlib.contextmanager
+def lean_process(pool, text):
+    """Lean at work on a text: (process, end of a terminal with its messages)."""
+    path = os.path.join(pool.folder, secrets.token_hex(8) + ".lean")
+    with open(path, "w", encoding="utf-8", newline="\n") as f:
+        f.write(text)
+    out, terminal = pty.openpty()  # into a pipe, Lean would hold its messages back until 4 kB are full
+    try:
+        tty.setraw(terminal)
+        with pool.changed:
+            if pool.stop:
+                raise InterruptedError("the pool has stopped")
+            process = subprocess.Popen([*pool.argv, path], cwd=pool.cwd, env=ENV, stdin=subprocess.DEVNULL,
+                                       stdout=terminal, stderr=subprocess.PIPE, start_new_session=True)
+            pool.running.add(process)
+            pool.starts += 1
+    except OSError:
+        os.close(out)
+        raise
+    finally:
+        os.close(terminal)
+    try:
+        yield process, out
+    finally:
+        kill(process)
+        os.close(out)
+        process.stderr.close()
+        os.unlink(path)
+        with pool.changed:
+            pool.running.discard(process)
 
 
 def run_lean(pool, jobs):
@@ -429,20 +447,13 @@ def run_lean(pool, jobs):
     head = jobs[0].header.replace("\r\n", "\n").rstrip("\n") + f'\n#print "{secret}"\n'
     texts = [job.text.replace("\0", f"{secret}_{k}") for k, job in enumerate(batch)]
     report_lines = list(itertools.accumulate((t.count("\n") for t in texts), initial=head.count("\n")))
-    path = os.path.join(pool.folder, secret + ".lean")
-    with open(path, "w", encoding="utf-8", newline="\n") as f:
-        f.write(head + "".join(texts))
-    started = start_lean(pool, path)
-    if not started:
-        return jobs
-    process, out = started
     k, messages, why, tail = -1, [], "ended", bytearray()  # k: the theorem at work; -1: the header
     times = [time.monotonic()]  # start of the process and then of each theorem
 
     def deadline():
         return times[-1] + (HEADER_TIMEOUT if k < 0 else pool.timeout)  # k as it is at the time of the call
 
-    try:
+    with lean_process(pool, head + "".join(texts)) as (process, out):
         for line in read_lines(process, out, pool.memory, deadline, tail):
             if isinstance(line, str):
                 why = line
@@ -462,12 +473,11 @@ def run_lean(pool, jobs):
                     batch[k].alone = True
                     later.append(batch[k])
                 else:
-                    finish(batch[k], verdict, message.replace(f"_{secret}_{k}", ""), axioms, times[-1] - times[-2])
+                    message = message.replace(f"_{secret}_{k}", "")
+                    finish(batch[k], verdict, message, axioms, times[-1] - times[-2])
             k, messages = k + 1, []
             if k == len(batch):
                 break
-    finally:
-        end_process(pool, process, out, path)
     if k > 0:
         costs = times[1] - times[0], (times[-1] - times[1]) / k
         with pool.changed:
@@ -479,17 +489,8 @@ def run_lean(pool, jobs):
     return rest + later
 
 
-def end_process(pool, process, out, path):
-    kill(process)
-    os.close(out)
-    process.stderr.close()
-    os.unlink(path)
-    with pool.changed:
-        pool.running.discard(process)
-
-
 def blame(pool, jobs, k, why, errors, status, tail, seconds):
-    """jobs[0] was being checked (k < 0: its header) when the process had to end: its verdict or its retry; the jobs left."""
+    """jobs[0] was being checked (k < 0: its header) when the process ended: its verdict or its retry; the jobs left."""
     job = jobs[0]
     if k >= 0 and why == "timeout":
         result = "timeout", f"more than {pool.timeout:g} s"
@@ -507,9 +508,10 @@ def blame(pool, jobs, k, why, errors, status, tail, seconds):
             pool.bad[job.header] = f"header: {errors[0]}"
             result = "crashed", pool.bad[job.header]
         elif k >= 0 and why == "ended" and status in (0, 1):
-            result = "failed", errors[0] if errors else "Lean came to the end of the file without a report on it"
+            result = "failed", errors[0] if errors else "Lean came to the end of the file without a report"
         else:
-            result = "crashed", f"Lean ended with status {status}{' while it read the header' * (k < 0)}: {text or why}"
+            where = " while it read the header" if k < 0 else ""
+            result = "crashed", f"Lean ended with status {status}{where}: {text or why}"
     finish(job, *result, seconds=seconds)
     return jobs[1:]
 
@@ -521,7 +523,7 @@ def finish(job, verdict, message, axioms=(), seconds=0.0):
 def take(pool):
     """The jobs of the next Lean process, all with one header, or None: the pool has stopped.
 
-    As many that the header takes 5% of the time; with fewer left, each worker its share, if that is worth a header.
+    So many that the header takes 5% of the time; with fewer left, a worker's share, if that is worth a header.
     """
     with pool.changed:
         while True:
@@ -556,7 +558,7 @@ def work(pool):
 
 
 def stream(items, prepare, pool):
-    """Yields (item, result) in input order. Lean works in the background, also while `items` makes its next item."""
+    """Yields (item, result) in input order. Lean works in the background, also while `items` makes its next."""
     threads = [threading.Thread(target=work, args=(pool,), daemon=True) for _ in range(pool.workers)]
 
     def shut_down():
@@ -613,36 +615,42 @@ def stream(items, prepare, pool):
         shut_down()
 
 
-# ------------------------------------------------------------------------------------------------------------ interface
+# ------------------------------------------------------------------------------------------------- interface
 
 def make_pool(lean, project, workers, timeout, heartbeats, memory):
     if timeout <= 0 or memory <= 0 or heartbeats < 0 or (workers or 1) < 1:
         raise ValueError("timeout, memory and workers must be above 0, heartbeats at least 0")
     argv, version = find_lean(lean, project)
-    guard = ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []  # should this process be killed
-    argv = [*guard, *argv, "--json", f"-DmaxHeartbeats={heartbeats}", "-Dlinter.all=false"]
+    if shutil.which("setpriv"):  # no Lean outlives this process, even if that is killed
+        argv = ["setpriv", "--pdeathsig", "KILL", "--", *argv]
+    argv += ["--json", f"-DmaxHeartbeats={heartbeats}", "-Dlinter.all=false"]
     release = tuple(map(int, version.split(".")[:2]))
-    argv += ["-Dweak.Elab.async=false"] * (release >= (4, 16))  # one theorem at a time
-    argv += ["-DmaxErrors=0"] * (release >= (4, 25))  # without it Lean stops at the 100th error; `weak.` does not reach it
+    if release >= (4, 16):
+        argv.append("-Dweak.Elab.async=false")  # one theorem at a time
+    if release >= (4, 25):
+        argv.append("-DmaxErrors=0")  # without it Lean stops at the 100th error; `weak.` does not reach it
     return Pool(argv, project, workers or len(os.sched_getaffinity(0)), timeout, memory,
                 tempfile.mkdtemp(prefix="lean_check_"))
 
 
-def check(attempts, *, lean=None, project=None, header="", workers=None, timeout=60.0, heartbeats=400_000, memory=8.0):
+def check(attempts, *, lean=None, project=None, header="", workers=None, timeout=60.0, heartbeats=400_000,
+          memory=8.0):
     """Yields {**attempt, "verdict", "message", "axioms", "seconds"} for every attempt, in their order.
 
-    attempts: any iterable of {"statement": "theorem ... := by", "proof": "...", "header"?: ...}; it may be slow and endless,
-    checking starts with what has arrived, and at most LOOK_AHEAD attempts are held.
-    lean: command; project: folder of a Lake project; workers: Lean processes (None: one a core); timeout: seconds a theorem;
-    heartbeats: Lean's deterministic limit, 0: none; memory: resident GB of a Lean process. LeanError: no usable Lean.
+    attempts: any iterable of {"statement": "theorem ... := by", "proof": "...", "header"?: ...}; it may be slow and
+    endless, checking starts with what has arrived, and at most LOOK_AHEAD attempts are held.
+    lean: command; project: folder of a Lake project; workers: Lean processes (None: one a core); timeout: seconds a
+    theorem; heartbeats: Lean's deterministic limit, 0: none; memory: resident GB of a Lean process.
+    LeanError: no usable Lean.
     """
-    return check_with(make_pool(lean, project, workers, timeout, heartbeats, memory), attempts, header, heartbeats)
+    pool = make_pool(lean, project, workers, timeout, heartbeats, memory)
+    return check_with(pool, attempts, header, heartbeats)
 
 
 def check_with(pool, attempts, header, heartbeats):
     def prepare(a):
         head = a.get("header", header) or ""
-        key = hashlib.blake2b("\0".join((head, a["statement"], a["proof"])).encode(errors="replace"), digest_size=16).digest()
+        key = digest(head, a["statement"], a["proof"])
         try:
             return key, Job(head, template(a["statement"], a["proof"], heartbeats))
         except Refused as e:
@@ -652,45 +660,51 @@ def check_with(pool, attempts, header, heartbeats):
         yield {**a, **dict(zip(("verdict", "message", "axioms", "seconds"), result, strict=True))}
 
 
+def digest(*texts):
+    return hashlib.blake2b("\0".join(texts).encode(errors="replace"), digest_size=16).digest()
+
+
 def check_statements(statements, *, known=(), lean=None, project=None, header="", workers=None, timeout=60.0,
                      heartbeats=400_000, memory=8.0):
     """Yields {**statement, "verdict", "message"} for every {"statement", "header"?}, in their order.
 
     ok         exactly one theorem, new, and it elaborates with its proof left out
     malformed  anything else; the message says why
-    duplicate  differs from one of `known` (texts), or an earlier one, only in theorem name, white space, bound variables
+    duplicate  differs from one of `known` (texts), or an earlier one, only in theorem name, white space, bound names
     timeout, crashed  as for proofs
     """
     pool = make_pool(lean, project, workers, timeout, heartbeats, memory)
-    digest = lambda s: hashlib.blake2b(normal_form(s).encode(errors="replace"), digest_size=16).digest()  # noqa: E731
-    seen = set(map(digest, known))
+    seen = {digest(normal_form(s)) for s in known}
 
     def prepare(d):
-        key = digest(d["statement"])
+        key = digest(normal_form(d["statement"]))
         if key in seen:
             return None, Job("", "", ("duplicate", "same as a known statement or an earlier one"))
         seen.add(key)
         try:
-            return key, Job(d.get("header", header) or "", template(d["statement"], None, heartbeats), sketch=True)
+            text = template(d["statement"], None, heartbeats)
+            return key, Job(d.get("header", header) or "", text, sketch=True)
         except Refused as e:
             return key, Job("", "", ("malformed", e.args[1]))
 
     def verdicts():
         for d, (verdict, message, *_) in stream(statements, prepare, pool):
-            yield {**d, "verdict": "malformed" if verdict in ("failed", "rejected") else verdict, "message": message}
+            verdict = "malformed" if verdict in ("failed", "rejected") else verdict
+            yield {**d, "verdict": verdict, "message": message}
     return verdicts()
 
 
-QUANTIFIERS = {"∀": ",", "∃": ",", "∃!": ",", "fun": ("=>", "↦"), "λ": ("=>", "↦")}  # with what ends their binders
-BIG = set("∑∏⋃⋂⨆⨅∫")  # their comma is no end either; they end at some operator, so their variables keep their names
-ENDS = set(", ; then else := with in from at => : ‖ ⌋ ⌉ ⟧ ⟫".split())  # the body of a quantifier does not go beyond these
+QUANTIFIERS = {"∀": ",", "∃": ",", "∃!": ",", "fun": ("=>", "↦"), "λ": ("=>", "↦")}  # and what ends their binders
+BIG = set("∑∏⋃⋂⨆⨅∫")  # have binders too, but end at some operator: their variables keep their names
+ENDS = set(", ; then else := with in from at => : ‖ ⌋ ⌉ ⟧ ⟫".split())  # at the latest the body of a quantifier ends
 
 
 def normal_form(statement):
-    """A key that is equal for statements which differ only in theorem name, white space, comments or bound variables.
+    """A key, equal for statements that differ only in theorem name, white space, comments or bound variables.
 
-    Pure text. Variables bound by the theorem, ∀, ∃ and fun become numbers where the text shows their scope. A name that
-    also stands outside such a scope keeps its spelling: keys of equal propositions may differ, not the other way round.
+    Pure text. Variables bound by the theorem, ∀, ∃ and fun become numbers where the text shows their scope. A name
+    that also stands outside such a scope keeps its spelling: keys of equal propositions may differ, but different
+    propositions have different keys.
     """
     try:
         tokens = scan(statement, 0, ("theorem", "lemma"))[1]
@@ -719,8 +733,11 @@ def normal_form(statement):
         while scopes and (depth < scopes[-1][0] or depth == scopes[-1][0] and word in ENDS and i not in quiet):
             scopes.pop()
         head = word.partition(".")[0]
-        bound = number.get(i) or next((n for _, w, n in reversed(scopes) if w == head and kind == "name"), None)
-        if kind == "name" and (not bound or tokens[i - 1][1] == "." or tokens[i + 1:i + 2] and tokens[i + 1][1] == ":="):
+        bound = number.get(i)
+        if kind == "name" and not bound:
+            bound = next((n for _, w, n in reversed(scopes) if w == head), None)
+        named = i and tokens[i - 1][1] == "." or [t[1] for t in tokens[i + 1:i + 2]] == [":="]  # a field, `(x := 1)`
+        if kind == "name" and (named or not bound):
             free.add(head)
         out.append((word, bound and head, bound and bound + word[len(head):]))
         scopes += starts[i]
@@ -728,7 +745,7 @@ def normal_form(statement):
 
 
 def variables(tokens, i, end, depth):
-    """(token, token after which it is in scope) of each variable of a binder list: `x y : T`, `(x : T) {y}` or `x ∈ s`."""
+    """(token, token after which it is in scope) of each variable of binders: `x y : T`, `(x : T) {y}` or `x ∈ s`."""
     if tokens[i:i + 1] and tokens[i][1] == ".":  # universes
         i = end_of_group(tokens, i + 1, depth) + 1
     while i < end:
@@ -754,10 +771,10 @@ def end_of_group(tokens, i, depth):
     return next(j for j in range(i + 1, len(tokens)) if tokens[j][3] == depth)
 
 
-# ---------------------------------------------------------------------------------------------------- the command line
+# ------------------------------------------------------------------------------------------ the command line
 
 def read_attempts(path):
-    """Yields the attempts of a JSON Lines file ("-": standard input) or of the theorems of a .lean file; ValueError: bad input."""
+    """Yields the attempts of a JSON Lines file ("-": standard input) or of a .lean file; ValueError: bad input."""
     with contextlib.ExitStack() as stack:
         f = sys.stdin.buffer if path == "-" else stack.enter_context(open(path, "rb"))
         if path.endswith(".lean"):
@@ -770,55 +787,55 @@ def read_attempts(path):
                 a = json.loads(line)
             except ValueError as e:
                 raise ValueError(f"{path}:{n}: not JSON: {e}") from e
-            if not isinstance(a, dict) or not all(isinstance(a.get(k), str) for k in ("statement", "proof")) \
-                    or not isinstance(a.get("header") or "", str):
-                raise ValueError(f"{path}:{n}: needs texts \"statement\" and \"proof\" (and \"header\", if any)")
+            texts = [a.get("statement"), a.get("proof"), a.get("header") or ""] if isinstance(a, dict) else [None]
+            if not all(isinstance(t, str) for t in texts):
+                raise ValueError(f'{path}:{n}: needs texts "statement" and "proof" (and "header", if any)')
             yield a
 
 
 def theorems(text):
-    """The theorems of a Lean file as attempts. What stands before one is its header, without the proofs that it does not need:
-    of the earlier theorems only those whose name occurs later in the file."""
-    starts = [m.start() for m in re.finditer(r"^(?=[A-Za-z@#/])", text.replace("\r\n", "\n"), re.M)]
+    """The theorems of a Lean file as attempts.
+
+    What stands before one is its header, of the earlier theorems only those whose name occurs later in the file.
+    """
     text, header = text.replace("\r\n", "\n"), ""
-    if not starts or text[:starts[0]].strip():
-        starts.insert(0, 0)
-    for start, end in itertools.pairwise([*starts, len(text)]):
+    starts = [m.start() for m in re.finditer(r"^(?=[A-Za-z@#/])", text, re.M)]
+    for start, end in itertools.pairwise([0, *starts, len(text)]):
         chunk = text[start:end]
-        m = re.match(r"(theorem|lemma)\s+(\S+)", chunk)
+        m = re.match(r"(?:theorem|lemma)\s+(\S+)", chunk)
         if not m:
             header += chunk
             continue
-        # the first := outside brackets ends the statement
-        depth, cut = 0, None
+        depth, statement, proof = 0, chunk, ""
         for t in re.finditer(r"[(\[{⟨⦃]|[)\]}⟩⦄]|:=", chunk):
             depth += (t[0] in BRACKETS) - (t[0] in CLOSING)
-            if t[0] == ":=" and depth == 0:
-                cut = t
+            if t[0] == ":=" and depth == 0:  # outside brackets: the end of the statement
+                statement, proof = chunk[:t.start()] + ":= by", chunk[t.end():]
+                by = re.match(r"\s*by\b", proof)
+                proof = proof[by.end():] if by else f"\n  exact ({proof}\n)"
                 break
-        by = cut and re.match(r"\s*by\b", chunk[cut.end():])
-        statement = chunk[:cut.start()] + ":= by" if cut else chunk
-        proof = chunk[cut.end() + by.end():] if by else "\n  exact (" + chunk[cut.end():] + "\n)" if cut else ""
-        yield {"name": m[2], "statement": statement, "proof": proof.rstrip() + "\n", "header": header}
-        if re.search(rf"(?<!\w){re.escape(m[2])}(?!\w)", text[end:]):
+        yield {"name": m[1], "statement": statement, "proof": proof.rstrip() + "\n", "header": header}
+        if re.search(rf"(?<!\w){re.escape(m[1])}(?!\w)", text[end:]):
             header += chunk
 
 
 def parse_args(argv=None):
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("input", nargs="?", metavar="IN", help="JSON Lines, - for standard input, or a .lean file, theorem by theorem")
+    p.add_argument("input", nargs="?", metavar="IN",
+                   help="JSON Lines, - for standard input, or a .lean file, theorem by theorem")
     p.add_argument("--out", default="-", metavar="OUT.jsonl", help="default: standard output")
     g = p.add_argument_group("Lean")
-    g.add_argument("--lean", metavar="CMD", help="the lean command; default: lean of the PATH, else the one of tiny/")
-    g.add_argument("--lean_project", metavar="DIR", help="Lake project (say one with Mathlib, built); Lean runs there by `lake env`")
-    g.add_argument("--header", default="", metavar="TEXT", help="Lean text before every theorem that brings no header")
+    g.add_argument("--lean", metavar="CMD", help="lean command; default: lean of the PATH, else the one of tiny/")
+    g.add_argument("--lean_project", metavar="DIR", help="Lake project, built; Lean runs there by `lake env`")
+    g.add_argument("--header", default="", metavar="TEXT", help="Lean text before a theorem that brings no header")
     g.add_argument("--header_file", metavar="F", help="the same from a file")
     g = p.add_argument_group("limits")
     g.add_argument("--workers", type=int, default=0, metavar="N", help="Lean processes at a time; 0: one a core")
     g.add_argument("--timeout", type=float, default=60.0, metavar="S", help="seconds a theorem, of the wall clock")
-    g.add_argument("--heartbeats", type=int, default=400_000, metavar="N", help="Lean's own deterministic limit a theorem; 0: none")
+    g.add_argument("--heartbeats", type=int, default=400_000, metavar="N",
+                   help="Lean's own deterministic limit a theorem; 0: none")
     g.add_argument("--memory", type=float, default=8.0, metavar="GB", help="resident memory of a Lean process")
-    p.add_argument("--benchmark", action="store_true", help="measure the checker on this machine, print ratios, and stop")
+    p.add_argument("--benchmark", action="store_true", help="measure the checker on this machine and stop")
     args = p.parse_args(argv)
     if not args.input and not args.benchmark:
         p.error("name an input, or --benchmark")
@@ -835,8 +852,9 @@ def run(args):
     counts, start, part = collections.Counter(), time.time(), f"{args.out}.{os.getpid()}.part"
     attempts = read_attempts(args.input)
     first = list(itertools.islice(attempts, 1))  # bad input shows before Lean starts
-    checked = check(itertools.chain(first, attempts), lean=args.lean, project=args.lean_project, header=args.header,
-                    workers=args.workers or None, timeout=args.timeout, heartbeats=args.heartbeats, memory=args.memory)
+    checked = check(itertools.chain(first, attempts), lean=args.lean, project=args.lean_project,
+                    header=args.header, workers=args.workers or None, timeout=args.timeout,
+                    heartbeats=args.heartbeats, memory=args.memory)
     try:
         with open(part, "w", encoding="utf-8") if args.out != "-" else contextlib.nullcontext(sys.stdout) as out:
             for a in tqdm(checked, unit=" proofs", disable=None):
