@@ -117,7 +117,7 @@ TOKEN = re.compile(rf"""(?P<space>[ \n\t]+)|(?P<comment>--[^\n]*|/-)|(?P<odd>r\#
 HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f"
                     "\ufeff\ufff0-\uffff\ud800-\udfff]")
 # Where a name stands for a tactic, Lean goes on with its second character: `h1_def a : False` would define an a.
-HIDES = re.compile(rf".(?:0[bBoOxX]|[^a-z«])*{COMMAND}|.'.*[^a-z_]{COMMAND}")
+HIDES = re.compile(rf"._*{COMMAND}|.*[^a-z_«].*{COMMAND}")
 COMMAND = re.compile(COMMAND)
 
 
@@ -194,8 +194,8 @@ def spell(word):
 
 def check_literal(text, start, kind, word):
     """Refuses a literal that Lean could read in another way: raw, interpolated, after a slip of its lexer."""
-    before = text[max(start - 1, 0)]
-    if before not in " \n\t([{⟨," or re.search(r"['\\{]", text) and COMMAND.search(word):
+    before = text[max(start - 3, 0):start]
+    if "'" in before or before[-1:] not in "\n\t ([{⟨," or re.search(r"['\\{]", text) and COMMAND.search(word):
         raise Refused("rejected", f"the {kind} {word[:20]} where Lean could read it in another way")
 
 
