@@ -1,28 +1,29 @@
-"""Checks Lean 4 proofs written by a model: many theorems a Lean process, verdicts that their neighbours cannot change.
+"""Checks Lean 4 proofs written by a model: many theorems a Lean process, verdicts that no neighbour can change.
 
-    python lean_check.py attempts.jsonl --out verdicts.jsonl --lean_project ~/with_mathlib --header_file header.lean
+    python lean_check.py attempts.jsonl --out verdicts.jsonl --lean_project ~/with_mathlib --header_file h.lean
 
-Every input line is {"statement": "theorem t ... := by", "proof": "...", "header"?: "import ..."}; every output line, in the
-same order, repeats it and adds "verdict", "message" (Lean's first error, or the reason), "axioms" and "seconds":
-  proved    Lean accepts it: no error in the theorem's own lines, and `#print axioms` shows that the theorem exists and uses
-            no axiom beyond propext, Classical.choice and Quot.sound
+Every input line is {"statement": "theorem t ... := by", "proof": "...", "header"?: "import ..."}; every output
+line, in the same order, repeats it and adds "verdict", "message" (Lean's first error, or the reason), "axioms"
+and "seconds":
+  proved    Lean accepts it: no error in the theorem's own lines, and `#print axioms` shows that the theorem
+            exists and uses no axiom beyond propext, Classical.choice and Quot.sound
   failed    Lean does not accept it, or it needs more than --memory
   timeout   more than --timeout seconds or --heartbeats
   rejected  tries something that no honest proof needs; the message names it
   crashed   Lean or the machine failed, three times, each in a fresh process: says nothing about the proof
-Exit status: 0, 1 when something crashed, 2 for bad input. In Python: `check(attempts, ...)` and `check_statements(...)`, both
-generators that work in the background while the caller, or the iterable they read, does something else.
+Exit status: 0, 1 when something crashed, 2 for bad input. In Python: `check(attempts, ...)` and
+`check_statements(...)`, generators that work in the background while their caller, or their input, is busy.
 
-What is covered. The text is read with Lean's own rules for comments, strings, characters and names (and those that Lean's
-error recovery adds), comments are blanked out, and words that start commands, leave gaps, run code or search the file are
-refused. Proposition and proof stand in brackets that balanced text cannot leave, in a section of their own, under a name
-that cannot be guessed. Messages count by their line. A theorem whose axioms or memory may come from a neighbour runs again
-alone. Options in a proof are a white list; Lean's environment, the axioms and the kernel do the rest.
-What is not. This stops known cheats; it is no sandbox. Lean, its kernel, the header and the imported libraries are trusted,
-so are tactics, macros and command words that the header defines. A statement may be vacuous. Verdicts close to a
-limit can change with the load of the machine (--timeout, --memory) or with Lean's caches (--heartbeats).
-Finished proofs deserve a second look by another program: write statement and proof to a file of a Lake project, compile it,
-and run lean4checker (replays the kernel), lean4lean (another kernel) or SafeVerify / comparator (compare with the statement).
+What is covered. The text is read with Lean's own rules for comments, strings, characters and names (and those
+that Lean's error recovery adds), comments are blanked out, and words that start commands, leave gaps, run code or
+search the file are refused. Proposition and proof stand in brackets that balanced text cannot leave, under a name
+that cannot be guessed; `open` and `set_option` end with the theorem. Options in a proof are a white list. A theorem
+whose axioms or memory may come from a neighbour runs again alone. The axioms and Lean's kernel do the rest.
+What is not. This stops known cheats; it is no sandbox. Lean, its kernel, the header and the imported libraries are
+trusted, so are tactics, macros and command words that the header defines. A statement may be vacuous. Verdicts
+close to a limit can change with the load of the machine (--timeout, --memory) or Lean's caches (--heartbeats).
+Finished proofs deserve a second look by another program: write statement and proof to a file of a Lake project,
+compile it, and run lean4checker (replays the kernel), lean4lean (another kernel) or SafeVerify / comparator.
 """
 import argparse
 import atexit
@@ -40,6 +41,7 @@ import select
 import shlex
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -52,12 +54,13 @@ from dataclasses import dataclass, field
 from tqdm import tqdm
 
 AXIOMS = {"propext", "Classical.choice", "Quot.sound"}  # the axioms of ordinary mathematics in Lean
-ENV = {**os.environ, "PATH": os.path.dirname(sys.executable) + os.pathsep + os.environ.get("PATH", os.defpath)}
+ENV = os.environ | {"PATH": f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
 RETRIES = 2  # fresh processes for a theorem whose process ended by itself
 HEADER_TIMEOUT = 600.0  # seconds; a cold import of Mathlib from a slow disk
 LOOK_AHEAD = 10_000  # attempts held at most
-FIRST_BATCH, LARGEST_BATCH = 16, 1000  # theorems a process: until costs are known, and at most
-GRACE = 0.05  # seconds a worker waits for more than a handful of theorems
+FIRST_BATCH = 100  # theorems a process until costs are known
+LARGEST_BATCH = 600  # Lean takes longer for a theorem, the more of them it has behind it
+GRACE = 0.05  # seconds a worker waits for a full batch
 
 
 class LeanError(ValueError):
@@ -68,99 +71,103 @@ class Refused(ValueError):
     """Text that is not handed to Lean; args: verdict, message."""
 
 
-# ---------------------------------------------------------------------------------------------------- reading Lean text
-# A parse error does not end a Lean file: Lean goes on at the next token at which a command can start, and runs it. So
-# words that start commands are refused wherever Lean could read them as one, which needs Lean's own view of comments,
-# strings, characters and names. Comments are blanked out before Lean sees the text, so both see the same words.
+# ---------------------------------------------------------------------------------------- reading Lean text
+# A parse error does not end a Lean file: Lean goes on at the next token at which a command can start, and runs
+# it. So words that start commands are refused wherever Lean could read them as one, which needs Lean's own view of
+# comments, strings, characters and names. Lean gets blanks for comments, so both see the same words.
 
-COMMANDS = set("""abbrev add_decl_doc alias attribute axiom binder_predicate class coinductive compile_inductive
- def deriving dsimproc dsimproc_decl elab elab_rules end end_local_scope example export extern
- gen_injective_theorems grind_pattern implemented_by import include inductive infix infixl infixr init_quot initialize
- initialize_simps_projections instance irreducible_def lemma library_note macro macro_rules meta mk_iff_of_inductive_prop
- mutual namespace noncomputable nonrec notation notation3 omit opaque partial postfix prefix prelude private proof_wanted
- protected public recall reset_grind_attrs seal section simproc simproc_decl structure suppress_compilation
- syntax tactic_extension theorem unif_hint universe unlock_limits unsafe unseal unsuppress_compilation variable
- with_weak_namespace""".split())
-FAMILIES = re.compile(r"""(register|declare|builtin|run_tac|run_cmd|run_elab|run_meta|assert_not|deprecated|docs_to|dump_async|
- |norm_cast_add|recommended|init_quot|init_grind|grind_annotated|to_dual_insert|insert_to)\w*|
- |(add|erase)_aesop_rules|set_(premise_selector|library_suggestions)""".replace("\n |", ""))
-CODE = set("by_elab elab_stx include_str eval eval_expr run_tac native native_decide".split())
-SEARCH = set("""exact? apply? rw? rewrites? have? try? observe observe? propose hint rw_search library_search polyrith
-""".split())  # what they find depends on the other theorems of the file
-NAMES = set("""sorryAx reduceBool reduceNat ofReduceBool ofReduceNat trustCompiler lcProof lcUnreachable lcAny unsafeCast
- skipKernelTC unsafePerformIO""".split())
-SORRY = set("sorry admit stop mstop".split())
-OPTIONS = ("pp.", "trace.", "linter.", "tactic.", "synthInstance.", "maxRecDepth", "maxHeartbeats", "autoImplicit",
-           "relaxedAutoImplicit", "exponentiation.", "simprocs", "push_cast", "maxSynthPendingDepth", "Nat.", "backward.")
-SAFE = set("[ , ← <- ⟨ : = with have let at exact apply refine set obtain rcases using from intro ▸".split())
+COMMAND = "(?:" + "|".join(r"""abbrev alias attribute axiom class (?:co|compile_)?inductive def deriving
+ end end_local_scope example export extern gen_injective_theorems grind_(?:pattern|annotated) implemented_by
+ import include instance irreducible_def lemma library_note meta mk_iff_of_inductive_prop mutual namespace
+ noncomputable nonrec omit opaque partial postfix prefix prelude private proof_wanted protected public recall
+ reset_grind_attrs seal section structure syntax tactic_extension theorem unif_hint universe unlock_limits
+ unsafe unseal (?:un)?suppress_compilation variable with_weak_namespace add_decl_doc (?:add|erase)_aesop_rules
+ set_(?:premise_selector|library_suggestions) elab(?:_rules)? infix[lr]? macro(?:_rules)? notation3?
+ d?simproc(?:_decl)? initialize(?:_simps_projections)? binder_predicate
+ (?:register|declare|builtin|run_(?:tac|cmd|elab|meta)|assert_not|deprecated|docs_to|dump_async)\w*
+ (?:norm_cast_add|recommended|init_(?:quot|grind)|to_dual_insert|insert_to)\w*""".split()) + ")"
+REFUSED = {word: reason for reason, words in {
+    "leaves a gap": "sorry admit stop mstop",
+    "runs code": "by_elab elab_stx include_str eval eval_expr run_tac native native_decide",
+    "a search, not a proof": """exact? apply? rw? rewrites? have? try? observe observe? propose hint rw_search
+        library_search polyrith locals suggestions"""}.items() for word in words.split()}
+NAMES = set("""sorryAx reduceBool reduceNat ofReduceBool ofReduceNat trustCompiler lcProof lcUnreachable lcAny
+ unsafeCast skipKernelTC unsafePerformIO""".split())  # also as a part of a longer name
+HASH = "|".join("""exit eval print check reduce synth guard import help where time html widget find search version
+ show dump norm_num simp conv count lint""".split())
+OPTIONS = tuple("""pp. trace. linter. tactic. synthInstance. maxRecDepth maxHeartbeats autoImplicit Nat. backward.
+ relaxedAutoImplicit exponentiation. simprocs push_cast maxSynthPendingDepth""".split())
 BRACKETS = {"(": ")", "[": "]", "{": "}", "⟨": "⟩", "⦃": "⦄"}
 CLOSING = set(BRACKETS.values())
-HASH = """exit|eval|print|check|reduce|synth|guard|import|help|where|time|html|widget|find|search|version|show|dump|norm_num|
-simp|conv|count|lint""".replace("\n", "")
 DEEPEST = 200  # brackets; Lean's own recursion limit is near
-FIRST = "A-Za-z_\u0391-\u039f\u03a1\u03a2\u03a4-\u03a9\u03b1-\u03ba\u03bc-\u03fb\u1f00-\u1ffe\u2100-\u214f\U0001d49c-\U0001d59f"
-PART = f"(?:[{FIRST}][{FIRST}0-9'!?\u2080-\u2089\u2090-\u209c\u1d62-\u1d6a]*|«[^\\s«»\"'()\\[\\]{{}}⟨⟩/\\\\-]+»)"
+
+LETTER = ("A-Za-z_\u0391-\u039f\u03a1\u03a2\u03a4-\u03a9\u03b1-\u03ba\u03bc-\u03fb\u1f00-\u1ffe\u2100-\u214f"
+          "\U0001d49c-\U0001d59f")
+PART = (rf"(?:[{LETTER}][{LETTER}0-9'!?\u2080-\u2089\u2090-\u209c\u1d62-\u1d6a]*"
+        r"""|«[^\s«»"'()\[\]{}⟨⟩/\\-]+»)""")
+ESCAPE = r"""\\(?:[\\"'rnt]|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4})"""
 TOKEN = re.compile(rf"""(?P<space>[ \n\t]+)|(?P<comment>--[^\n]*|/-)|(?P<odd>r\#*")
- |(?P<string>"(?:[^"\\]|\\(?:[\\"'rnt]|x[0-9a-fA-F]{{2}}|u[0-9a-fA-F]{{4}}))*")
- |(?P<char>(?<![^\s(\[{{⟨,])'(?:[^\\'\n]|\\(?:[\\"'rnt]|x[0-9a-fA-F]{{2}}|u[0-9a-fA-F]{{4}}))')
+ |(?P<string>"(?:[^"\\]|{ESCAPE})*")
+ |(?P<char>(?<![^\s(\[{{⟨,])'(?:[^\\'\n]|{ESCAPE})')
  |(?P<name>{PART}(?:\.{PART})*)
- |(?P<number>(?:0[xX][0-9a-fA-F]+|0[bB][01]+|0[oO][0-7]+|[0-9]+(?:_[0-9]+)*(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)(?![A-Za-z_]))
+ |(?P<number>(?:0[xX][0-9a-fA-F]+|0[bB][01]+|0[oO][0-7]+
+   |[0-9]+(?:_[0-9]+)*(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)(?![A-Za-z_]))
  |(?P<symbol>:=|=>|->|<-|<=|>=|!=|==|&&|\|\||\+\+|<\|>|<\||\|>|<;>|\.\.|∃!|[^"'«@\#0-9])
  |(?P<odd2>.)""", re.X | re.S)
-HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff0-\uffff\ud800-\udfff]")
+HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f"
+                    "\ufeff\ufff0-\uffff\ud800-\udfff]")
+# Where a name stands for a tactic, Lean goes on with its second character: `h1_def a : False` would define an a.
+HIDES = re.compile(rf"._*{COMMAND}|.*[^a-z_«].*{COMMAND}")
+COMMAND = re.compile(COMMAND)
 
 
 def scan(text, limit=0, first=()):
-    """Lean text -> (text with comments blanked out, tokens); Refused if Lean must not see it.
+    """Lean text -> (text for Lean, tokens); Refused if Lean must not see it.
 
-    limit: the largest maxHeartbeats that the text may set, 0: any. first: command words allowed as the first token.
-    tokens: [(kind, text, start, bracket depth)]; a bracket has the depth outside it.
+    limit: the largest maxHeartbeats that the text may set, 0: any. first: command words allowed as the first
+    token. tokens: [(kind, word, start in the text for Lean, bracket depth)]; a bracket has the depth outside it.
     """
     text = text.replace("\r\n", "\n")
     if m := HIDDEN.search(text):
         raise Refused("rejected", f"control or invisible character U+{ord(m[0]):04X}")
-    code, tokens, open_, i, before, problem = [], [], [], 0, "", None
+    code, length, tokens, open_, i, before, problem = [], 0, [], [], 0, "", None
     while i < len(text):
         m = TOKEN.match(text, i)
         kind, word, start, i = m.lastgroup, m[0], i, m.end()
-        if kind == "space":
-            code.append(word)
-            continue
+        spelled = word
         if kind == "comment":
-            i = _comment_end(text, start) if word == "/-" else i
+            i = comment_end(text, start) if word == "/-" else i
             if text[start:start + 3] in ("/--", "/-!") and (tokens or not first):
                 raise Refused("rejected", "a doc comment inside the text")
-            code.append(re.sub(r"[^\n]", " ", text[start:i]))
-            continue
-        code.append(word)
-        if kind == "name" and (tokens or word not in first):
-            why, hides = _name(word)
-            if why or before == "set_option" and not word.replace("«", "").replace("»", "").startswith(OPTIONS):
-                raise Refused("rejected", why or f"set_option {word}")
-            if before in ("+", "(") and word in ("locals", "suggestions"):
-                raise Refused("rejected", f"'{word}': a search, not a proof")
-            if hides and (re.search(r"<;>\s*\[", text) or before not in SAFE and not re.search(r"\w\.|[A-Z]", before) or _first_of_line(text, start)):
-                raise Refused("rejected", f"'{word}' where a tactic can start: Lean may read a command in it")
-        elif kind in ("odd", "odd2"):
-            _odd(text, start, word)
-        elif kind in ("string", "char") and _ambiguous(text, start, kind, word, tokens):
-            raise Refused("rejected", f"the {kind} {word[:20]} where Lean could read it in another way")
-        if before.endswith("maxHeartbeats") and limit and not (word.isdigit() and 0 < int(word) <= limit):
-            raise Refused("rejected", f"maxHeartbeats {word}: beyond the limit of {limit}")
-        if word in CLOSING and (not open_ or open_.pop() != word):
-            problem = problem or f"unexpected '{word}'"
-        tokens.append((kind, word, start, len(open_)))
-        before = word
-        if word in BRACKETS:
-            open_.append(BRACKETS[word])
-            if len(open_) > DEEPEST:
-                raise Refused("rejected", f"brackets nested more than {DEEPEST} deep")
+            spelled = re.sub(r"[^\n]", " ", text[start:i])
+        elif kind == "name" and (tokens or word not in first):
+            spelled = spell(word)
+            if before == "set_option" and not spelled.startswith(OPTIONS):
+                raise Refused("rejected", f"set_option {word}")
+        elif kind == "number" and before.endswith("maxHeartbeats"):
+            if limit and not (word.isdigit() and 0 < int(word) <= limit):
+                raise Refused("rejected", f"maxHeartbeats {word}: beyond the limit of {limit}")
+        elif kind == "string" or kind == "char":
+            check_literal(text, start, kind, word)
+        elif kind == "odd" or kind == "odd2":
+            check_odd(text, start, word)
+        if kind != "space" and kind != "comment":
+            if word in CLOSING and (not open_ or open_.pop() != word):
+                problem = problem or f"unexpected '{word}'"
+            tokens.append((kind, word, length, len(open_)))
+            before = word
+            if word in BRACKETS:
+                open_.append(BRACKETS[word])
+                if len(open_) > DEEPEST:
+                    raise Refused("rejected", f"brackets nested more than {DEEPEST} deep")
+        code.append(spelled)
+        length += len(spelled)
     if problem or open_:
         raise Refused("failed", problem or f"missing '{open_[-1]}'")
     return "".join(code), tokens
 
 
-def _comment_end(text, start):
+def comment_end(text, start):
     depth = 0  # block comments nest
     for m in re.compile("/-|-/").finditer(text, start):
         depth += 1 if m[0] == "/-" else -1
@@ -169,119 +176,110 @@ def _comment_end(text, start):
     raise Refused("failed", "unclosed comment")
 
 
-def _first_of_line(text, start):
-    return not text[text.rfind("\n", 0, start) + 1:start].strip()
+@functools.lru_cache(100_000)
+def spell(word):
+    """A name as Lean gets it: quoted (which is the same name) where error recovery could find a command in it."""
+    parts = re.findall(PART, word)
+    plain = unicodedata.normalize("NFKC", word)  # 𝐚𝐱𝐢𝐨𝐦 and the like
+    if COMMAND.fullmatch(plain):
+        raise Refused("rejected", f"the command word '{word}'")
+    if plain in REFUSED:
+        raise Refused("rejected", f"'{word}': {REFUSED[plain]}")
+    if bad := NAMES.intersection(p.strip("«»") for p in parts):
+        raise Refused("rejected", f"the name '{bad.pop()}'")
+    if HIDES.fullmatch(parts[0]) or any(map(COMMAND.fullmatch, parts)):
+        return ".".join(p if p[0] == "«" else f"«{p}»" for p in parts)
+    return word
 
 
-def _odd(text, i, word):
-    """Refuses what Lean's lexer stumbles over (it then goes on one character later) and commands that start with a sign."""
-    if word == '"' or word == "«" or word.isdigit():
-        raise Refused("failed", {'"': "unclosed string, or an escape that Lean does not know", "«": "bad quoted name"}.get(
-            word, "a number that runs into a letter"))
+def check_literal(text, start, kind, word):
+    """Refuses a literal that Lean could read in another way: raw, interpolated, after a slip of its lexer."""
+    before = text[max(start - 3, 0):start]
+    if "'" in before or before[-1:] not in "\n\t ([{⟨," or re.search(r"['\\{]", text) and COMMAND.search(word):
+        raise Refused("rejected", f"the {kind} {word[:20]} where Lean could read it in another way")
+
+
+def check_odd(text, i, word):
+    """Refuses what Lean's lexer stumbles over (it goes on one character later), and commands that start with a sign."""
+    if word in '"«' or word.isdigit():
+        raise Refused("failed", f"not Lean: {text[i:i + 20]!r}")
     if word == "'" and re.match(r"""'(?:\w|.'|["\\«]|'\S)""", text[i:i + 3]):
         raise Refused("rejected", "a quote that could start a character literal")
     if m := re.match(rf"@\[|#(?:{HASH})|r#*\"", text[i:i + 16]):
         raise Refused("rejected", f"'{m[0]}'")
 
 
-def _ambiguous(text, start, kind, word, tokens):
-    """True if a string or character literal may not be one: after a slip of Lean's lexer just before it, as an interpolated
-    string, or for good measure when it spells a command near other quotes."""
-    return tokens and (text[start - 1] not in " \n\t([{⟨," or "'" in text[start - 3:start] and tokens[-1][0] != "char"
-                       or "{" in word and re.search(r"[\w!?\]]$", tokens[-1][1])
-                       or re.search(r"['\\]", text) and COMMANDS.intersection(re.findall("[a-z_]+", word)))
-
-
-@functools.lru_cache(100_000)
-def _name(word):
-    """(why this name is refused or None, whether it hides a command behind its first character).
-
-    At an unknown tactic Lean goes on with its second character: `xaxiom a : False` is an error and then an axiom.
-    """
-    parts = word.replace("«", "").replace("»", "").split(".")
-    plain = unicodedata.normalize("NFKC", word)  # 𝐚𝐱𝐢𝐨𝐦 and the like
-    why = None
-    if plain in COMMANDS or FAMILIES.fullmatch(plain):
-        why = f"the command word '{word}'"
-    for words, what in ((SORRY, "leaves a gap"), (CODE, "runs code"), (SEARCH, "a search, not a proof")):
-        why = f"'{word}': {what}" if plain in words else why
-    if bad := NAMES.intersection(parts):
-        why = f"the name '{bad.pop()}'"
-    tails = re.sub(r"^(?:0[bBoOxX]|[^a-z«])*", "", word[1:]), re.split("[^a-z_]", word)[-1] if word[1:2] == "'" else ""
-    return why, any(t in COMMANDS or FAMILIES.fullmatch(t) for t in tails)
-
-
 def template(statement, proof=None, limit=0):
-    """Lean text of one theorem and its `#print axioms`, with \\0 for the secret name that keeps it apart from its neighbours.
+    """Lean text of one theorem and its `#print axioms`, with \\0 for the secret that makes its name unique.
 
-    proof: None leaves it out. The proposition and the proof each stand in brackets of ours. A text with balanced brackets
-    cannot leave them, so the statement cannot bring its own proof and the proof cannot go on with commands. Columns stay.
+    proof: None leaves it out. Proposition and proof each stand in brackets of ours. A text with balanced brackets
+    cannot leave them: the statement cannot bring its own proof, nor the proof go on with commands. Columns stay.
     """
-    head, by, report = _statement(statement, limit)
+    head, by, name = split_statement(statement, limit)
+    body = "sorry"
     if proof is not None:
-        by += "by" + ("" if proof[:1].isspace() else "\n") + scan(proof, limit)[0]
-    return f"section \0\n{head}\n):=(\n{by if proof is not None else 'sorry'}\n)\nend \0\n#print axioms {report}\n"
+        body = by + ("by" if proof[:1].isspace() else "by\n") + scan(proof, limit)[0]
+    text = f"{head}\n):=(\n{body}\n)\n"
+    if "open" in text or "set_option" in text:  # after a parse error these could be commands. Costs Lean 1 ms
+        text = f"section \0\n{text}end \0\n"
+    return f"{text}#print axioms {name}\n"
 
 
 @functools.lru_cache(10_000)
-def _statement(statement, limit):
-    """(`theorem secret.t binders :( T`, white space before its `by`, the name to report); Refused if it is anything else."""
+def split_statement(statement, limit):
+    """(`theorem secret_name binders :( T`, white space before its `by`, secret name); Refused: it is not one theorem."""
     code, tokens = scan(statement, limit, ("theorem", "lemma"))
     words = [t[1] for t in tokens]
     if words[:1] not in (["theorem"], ["lemma"]) or words[-2:] != [":=", "by"] or tokens[1][0] != "name":
         raise Refused("rejected", "statement: not of the form 'theorem name ... : T := by'")
-    name_start, name, end = tokens[1][2], words[1], tokens[-2][2]
+    start, end = tokens[1][2], tokens[-2][2]
     top = [t for t in tokens[2:-2] if t[3] == 0]
     colon = next((t[2] for t in top if t[1] == ":"), end)
     if tokens[-1][3] or not code[colon + 1:end].strip():
         raise Refused("rejected", "statement: no proposition")
-    universes = words[2] == "." and tokens[2][2] == name_start + len(name)
+    name = spell(words[1])
+    after = start + len(name)
+    universes = words[2] == "." and tokens[2][2] == after
     for kind, word, at, _ in top[universes:]:
         if at < colon and kind != "name" and word not in BRACKETS and word not in CLOSING:
             raise Refused("rejected", f"statement: '{word}' before the colon")
-    last = name_start + len(name) - len(re.search(f"{PART}$", name)[0])
-    pad, by = (" " * (at - code.rfind("\n", 0, at) - 1) for at in (colon + 1, tokens[-1][2]))
-    return (f"{code[:last].lstrip()}\0.{code[last:colon]}:(\n{pad}{code[colon + 1:end]}", by,
-            f"{code[name_start:last]}\0.{code[last:name_start + len(name)]}")
+    secret = name[:-1] + "_\0»" if name[-1] == "»" else name + "_\0"
+    before_t, before_by = (" " * (at - code.rfind("\n", 0, at) - 1) for at in (colon + 1, tokens[-1][2]))
+    head = f"{code[:start].lstrip()}{secret}{code[after:colon]}:(\n{before_t}{code[colon + 1:end]}"
+    return head, before_by, secret
 
 
-# ------------------------------------------------------------------------------------------------------- running Lean
+# --------------------------------------------------------------------------------------------- running Lean
 
-@dataclass
+@dataclass(eq=False)
 class Job:
     """One theorem for Lean; a copy of it in the input shares the job."""
     header: str
     text: str
     result: tuple | None = None  # verdict, message, axioms, seconds
     tries: int = 0
-    alone: bool = False
+    alone: bool = False  # needs a process of its own
     sketch: bool = False  # the proof is left out
 
 
 @dataclass
 class Pool:
-    """What the generator and its worker threads share; `lock` guards all of it."""
+    """What the generator and its worker threads share; `changed` guards all of it."""
     argv: list
     cwd: str | None
     workers: int
     timeout: float
-    heartbeats: int
     memory: float
     folder: str
-    lock: threading.RLock = field(default_factory=threading.RLock)
+    changed: threading.Condition = field(default_factory=threading.Condition)
     queues: dict = field(default_factory=dict)  # header -> deque of jobs
     bad: dict = field(default_factory=dict)  # header that Lean does not accept -> its error
-    cost: list = field(default_factory=lambda: [0.0, 0.0])  # seconds of a header, of a theorem: moving averages
+    cost: tuple = (0.0, 0.0)  # seconds of a header, of a theorem: moving averages
     running: set = field(default_factory=set)
     starts: int = 0
-    ended: bool = False
+    ended: bool = False  # all the input is here
     stop: bool = False
     error: BaseException | None = None
-    awaited: Job | None = None  # the one that the generator waits for
-
-    def __post_init__(self):
-        self.cond = threading.Condition(self.lock)  # there is work
-        self.done = threading.Condition(self.lock)  # the awaited result is there
 
 
 def find_lean(lean=None, project=None):
@@ -292,26 +290,26 @@ def find_lean(lean=None, project=None):
     argv = shlex.split(lean) if lean else ["lake", "env", "lean"] if project else ["lean"]
     if not lean and not project and not shutil.which("lean") and os.path.exists(here):
         argv = [sys.executable, here]
+    name = shlex.join(argv) or "empty --lean"
     if not argv or not shutil.which(argv[0]):
-        raise LeanError(f"Lean not found: {' '.join(argv) or 'empty --lean'} (install Lean with elan, or name it with --lean)")
+        raise LeanError(f"Lean not found: {name} (install Lean with elan, or name it with --lean)")
     argv[0] = os.path.abspath(shutil.which(argv[0]))
     try:
-        out = subprocess.run([*argv, "--version"], cwd=project, stdin=subprocess.DEVNULL, capture_output=True, timeout=300,
-                             text=True, errors="replace", env=ENV)
+        out = subprocess.run([*argv, "--version"], cwd=project, env=ENV, stdin=subprocess.DEVNULL,
+                             capture_output=True, timeout=300, text=True, errors="replace")
     except (OSError, subprocess.TimeoutExpired) as e:
-        raise LeanError(f"{shlex.join(argv)} --version: {e}") from e
-    m = re.search(r"Lean \(version (\d+)\.(\d+)\.(\d+)(\S*?),", out.stdout)
+        raise LeanError(f"{name} --version: {e}") from e
+    m = re.search(r"Lean \(version ((\d+)\.(\d+)\.\d+\S*?),", out.stdout)
     if not m:
-        raise LeanError(f"{shlex.join(argv)} is not Lean: --version says {(out.stdout or out.stderr).strip()[:200]!r}")
-    if (int(m[1]), int(m[2])) < (4, 9):
-        raise LeanError(f"{shlex.join(argv)} is Lean {m[1]}.{m[2]}.{m[3]}: 4.9 or newer is needed")
-    version = f"{m[1]}.{m[2]}.{m[3]}{m[4]}"
+        raise LeanError(f"{name} is not Lean: --version says {(out.stdout or out.stderr).strip()[:200]!r}")
+    if (int(m[2]), int(m[3])) < (4, 9):
+        raise LeanError(f"{name} is Lean {m[1]}: 4.9 or newer is needed")
     if project:
-        _check_project(project, version)
-    return argv, version
+        check_project(project, m[1])
+    return argv, m[1]
 
 
-def _check_project(project, version):
+def check_project(project, version):
     with contextlib.suppress(FileNotFoundError), open(os.path.join(project, "lean-toolchain")) as f:
         pinned = f.read().strip()
         if (m := re.search(r"v?(\d+\.\d+\.\d+\S*)$", pinned)) and m[1] != version:
@@ -326,17 +324,16 @@ def _check_project(project, version):
         raise LeanError(f"{project}: Mathlib is not built (run `lake exe cache get && lake build` there)")
 
 
-def resident(session, _cache={"time": 0.0, "table": {}}, _lock=threading.Lock()):  # noqa: B006, B008
-    """Resident bytes of all processes of a session, at most 0.2 s old."""
-    with _lock:
-        if time.monotonic() - _cache["time"] > 0.2:
-            table = collections.Counter()
-            for pid in filter(str.isdigit, os.listdir("/proc")):
-                with contextlib.suppress(OSError), open(f"/proc/{pid}/stat", "rb") as f:
-                    stat = f.read().rpartition(b")")[2].split()
-                    table[int(stat[3])] += int(stat[21]) * os.sysconf("SC_PAGE_SIZE")
-            _cache.update(time=time.monotonic(), table=table)
-        return _cache["table"][session]
+def resident(pid):
+    """Resident bytes of a process and its children (`lake env lean` has one)."""
+    total = 0
+    with contextlib.suppress(OSError):
+        with open(f"/proc/{pid}/statm") as f:
+            total = int(f.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{task}/children") as f:
+                total += sum(map(resident, f.read().split()))
+    return total
 
 
 def kill(process):
@@ -351,13 +348,14 @@ def judge(messages, report, sketch):
     errors = [m["data"] for m in messages if m["severity"] == "error"]
     if errors:
         return "timeout" if "(deterministic) timeout" in errors[0] else "failed", errors[0], []
-    m = re.fullmatch(r"'(.*)' (?:does not depend on any axioms|depends on axioms:\s*\[(.*)\])", report["data"].strip(), re.S)
+    m = re.fullmatch(r"'.*' (?:does not depend on any axioms|depends on axioms:\s*\[(.*)\])", report["data"].strip(), re.S)
     if report["severity"] == "error" or not m:
         return "failed", f"no theorem: {report['data']}", []
-    axioms = re.split(r",\s*", m[2].strip()) if m[2] else []
+    axioms = re.split(r",\s*", m[1].strip()) if m[1] else []
     if sketch:
-        good = "sorryAx" in axioms and AXIOMS.issuperset(set(axioms) - {"sorryAx"})
-        return ("ok", "", axioms) if good else ("failed", f"brings its own proof, or axioms: {axioms}", axioms)
+        if "sorryAx" in axioms and AXIOMS.issuperset(set(axioms) - {"sorryAx"}):
+            return "ok", "", axioms
+        return "failed", f"brings its own proof, or axioms: {axioms}", axioms
     if bad := [a for a in axioms if a not in AXIOMS]:
         return "rejected", f"uses the axiom {bad[0]}", axioms
     if any(re.search("declaration uses ['`]sorry", x["data"]) for x in messages):
@@ -365,8 +363,8 @@ def judge(messages, report, sketch):
     return "proved", "", axioms
 
 
-def read_lines(process, out, deadline, memory, tail):
-    """Yields the lines of a Lean process as they come; "timeout" or "memory" (a str) ends them early. stderr goes to tail."""
+def read_lines(process, out, memory, deadline, tail):
+    """Yields the lines of a Lean process; "timeout" or "memory" (a str) ends them early. stderr goes to tail."""
     err = process.stderr.fileno()
     poll, parts, look = select.poll(), [], 0.0
     for fd in (out, err):
@@ -386,13 +384,13 @@ def read_lines(process, out, deadline, memory, tail):
                 poll.unregister(fd)
             elif fd == err:
                 tail[:] = (tail + chunk)[-2000:]
-            elif b"\n" in chunk:
-                first, *lines, last = chunk.split(b"\n")
-                yield b"".join([*parts, first])
-                yield from lines
-                parts = [last]
             else:
-                parts.append(chunk)
+                first, *lines = chunk.split(b"\n")
+                parts.append(first)
+                if lines:
+                    yield b"".join(parts)
+                    yield from lines[:-1]
+                    parts = [lines[-1]]
         if exited and not ready:
             return
         now = time.monotonic()
@@ -400,86 +398,99 @@ def read_lines(process, out, deadline, memory, tail):
             yield "timeout"
         if now > look:
             look = now + 0.2
-            if resident(process.pid) > memory * 1e9 or len(parts) > 4096:  # a line of 256 MB is no message
+            if resident(process.pid) > memory * 1e9 or len(parts) > 4096:  # a line of 16 MB is no message
                 yield "memory"
 
 
-def run_lean(pool, jobs):
-    """Checks jobs of one header in one Lean process, sets their results; returns the jobs that have to run again."""
-    secret = "X" + secrets.token_hex(8)
-    head = jobs[0].header.replace("\r\n", "\n").rstrip("\n") + f'\n#print "{secret}"\n'
-    texts = [job.text.replace("\0", f"{secret}_{k}") for k, job in enumerate(jobs)]
-    ends = list(itertools.accumulate((t.count("\n") for t in texts), initial=head.count("\n")))
-    path = os.path.join(pool.folder, secret + ".lean")
+@contextlib.contextmanager
+def lean_process(pool, text):
+    """Lean at work on a text: (process, end of a terminal with its messages)."""
+    path = os.path.join(pool.folder, secrets.token_hex(8) + ".lean")
     with open(path, "w", encoding="utf-8", newline="\n") as f:
-        f.write(head + "".join(texts))
-    with pool.cond:
-        if pool.stop:
-            return jobs
-        out, terminal = pty.openpty()  # into a pipe, Lean would hold its messages back until 4 kB are full
-        try:
-            tty.setraw(terminal)
-            process = subprocess.Popen([*pool.argv, path], cwd=pool.cwd, stdin=subprocess.DEVNULL, stdout=terminal,
-                                       stderr=subprocess.PIPE, start_new_session=True, env=ENV)
-        except OSError:
-            os.close(out)
-            raise
-        finally:
-            os.close(terminal)
-        pool.running.add(process)
-        pool.starts += 1
-    k, messages, start, why, again, tail = -1, [], time.monotonic(), None, [], bytearray()  # k = -1: the header
-    times = [start]
+        f.write(text)
+    out, terminal = pty.openpty()  # into a pipe, Lean would hold its messages back until 4 kB are full
     try:
-        def deadline():
-            return times[-1] + (HEADER_TIMEOUT if k < 0 else pool.timeout)  # k as it is at the time of the call
-
-        for line in read_lines(process, out, deadline, pool.memory, tail):
-            if isinstance(line, str):
-                why = line
-                break
-            try:
-                m = json.loads(line)
-                at, data = m["pos"]["line"], m["data"]
-                m["severity"]  # noqa: B018  judge needs it
-            except (ValueError, KeyError, TypeError):
-                continue  # not a message of Lean's
-            if at != ends[k + 1] or k < 0 and data != secret:
-                messages.append(m)
-                continue
-            times.append(time.monotonic())
-            if k >= 0:
-                verdict, message, axioms = judge(messages, m, jobs[k].sketch)
-                if k and verdict == "rejected":  # an auxiliary lemma of a neighbour may carry the axiom
-                    jobs[k].alone = True
-                    again.append(jobs[k])
-                else:
-                    finish(pool, jobs[k], verdict, message.replace(f"{secret}_{k}.", ""), axioms, times[-1] - times[-2])
-            left_open = any(x["severity"] == "error" and x["pos"]["line"] == at - 1 for x in messages)
-            k, messages = k + 1, []
-            if k == len(jobs) or left_open:
-                break
-        else:
-            why = "ended"
+        tty.setraw(terminal)
+        with pool.changed:
+            if pool.stop:
+                raise InterruptedError("the pool has stopped")
+            process = subprocess.Popen([*pool.argv, path], cwd=pool.cwd, env=ENV, stdin=subprocess.DEVNULL,
+                                       stdout=terminal, stderr=subprocess.PIPE, start_new_session=True)
+            pool.running.add(process)
+            pool.starts += 1
+    except OSError:
+        os.close(out)
+        raise
+    finally:
+        os.close(terminal)
+    try:
+        yield process, out
     finally:
         kill(process)
         os.close(out)
         process.stderr.close()
         os.unlink(path)
-        with pool.cond:
+        with pool.changed:
             pool.running.discard(process)
-            if k > 0:
-                pool.cost = [(a + b) / 2 if a else b for a, b in
-                             zip(pool.cost, (times[1] - times[0], (times[-1] - times[1]) / k), strict=True)]
-    rest = jobs[max(k, 0):]
-    if rest and why and not pool.stop:
+
+
+def run_lean(pool, jobs):
+    """Checks jobs of one header in one Lean process and sets their results; returns the jobs that have to run again."""
+    if error := pool.bad.get(jobs[0].header):
+        for job in jobs:
+            finish(job, "crashed", error)
+        return []
+    batch, later = ([job for job in jobs if job.alone == alone] for alone in (False, True))
+    if not batch:
+        batch, later = later[:1], later[1:]
+    secret = "X" + secrets.token_hex(8)
+    head = jobs[0].header.replace("\r\n", "\n").rstrip("\n") + f'\n#print "{secret}"\n'
+    texts = [job.text.replace("\0", f"{secret}_{k}") for k, job in enumerate(batch)]
+    report_lines = list(itertools.accumulate((t.count("\n") for t in texts), initial=head.count("\n")))
+    k, messages, why, tail = -1, [], "ended", bytearray()  # k: the theorem at work; -1: the header
+    times = [time.monotonic()]  # start of the process and then of each theorem
+
+    def deadline():
+        return times[-1] + (HEADER_TIMEOUT if k < 0 else pool.timeout)  # k as it is at the time of the call
+
+    with lean_process(pool, head + "".join(texts)) as (process, out):
+        for line in read_lines(process, out, pool.memory, deadline, tail):
+            if isinstance(line, str):
+                why = line
+                break
+            try:
+                m = json.loads(line)
+                at, data, _ = m["pos"]["line"], m["data"], m["severity"]
+            except (ValueError, KeyError, TypeError):
+                continue  # not a message of Lean's
+            if at != report_lines[k + 1] or k < 0 and data != secret:
+                messages.append(m)
+                continue
+            times.append(time.monotonic())
+            if k >= 0:
+                verdict, message, axioms = judge(messages, m, batch[k].sketch)
+                if k and verdict == "rejected":  # an auxiliary lemma of a neighbour may carry the axiom
+                    batch[k].alone = True
+                    later.append(batch[k])
+                else:
+                    message = message.replace(f"_{secret}_{k}", "")
+                    finish(batch[k], verdict, message, axioms, times[-1] - times[-2])
+            k, messages = k + 1, []
+            if k == len(batch):
+                break
+    if k > 0:
+        costs = times[1] - times[0], (times[-1] - times[1]) / k
+        with pool.changed:
+            pool.cost = tuple((a + b) / 2 if a else b for a, b in zip(pool.cost, costs, strict=True))
+    rest = batch[max(k, 0):]
+    if rest and not pool.stop:
         errors = [m["data"] for m in messages if m["severity"] == "error"]
         rest = blame(pool, rest, k, why, errors, process.returncode, tail, time.monotonic() - times[-1])
-    return again + rest
+    return rest + later
 
 
 def blame(pool, jobs, k, why, errors, status, tail, seconds):
-    """jobs[0] was being checked (k < 0: its header) when the process had to end: its verdict or its retry; the jobs left."""
+    """jobs[0] was being checked (k < 0: its header) when the process ended: its verdict or its retry; the jobs left."""
     job = jobs[0]
     if k >= 0 and why == "timeout":
         result = "timeout", f"more than {pool.timeout:g} s"
@@ -497,85 +508,80 @@ def blame(pool, jobs, k, why, errors, status, tail, seconds):
             pool.bad[job.header] = f"header: {errors[0]}"
             result = "crashed", pool.bad[job.header]
         elif k >= 0 and why == "ended" and status in (0, 1):
-            result = "failed", errors[0] if errors else "Lean came to the end of the file without a report on it"
+            result = "failed", errors[0] if errors else "Lean came to the end of the file without a report"
         else:
-            result = "crashed", f"Lean ended with status {status}{' while it read the header' * (k < 0)}: {text or why}"
-    finish(pool, job, *result, [], seconds)
+            where = " while it read the header" if k < 0 else ""
+            result = "crashed", f"Lean ended with status {status}{where}: {text or why}"
+    finish(job, *result, seconds=seconds)
     return jobs[1:]
 
 
-def finish(pool, job, verdict, message, axioms, seconds):
-    with pool.cond:
-        job.result, job.text = (verdict, message[:2000], axioms, round(seconds, 4)), ""
-        if job is pool.awaited:
-            pool.done.notify()
+def finish(job, verdict, message, axioms=(), seconds=0.0):
+    job.text, job.result = "", (verdict, message[:2000], list(axioms), round(seconds, 4))
 
 
 def take(pool):
-    """The jobs of the next Lean process: one header, and so many that the header costs about 5% of the time."""
-    with pool.cond:
-        while not pool.stop:
+    """The jobs of the next Lean process, all with one header, or None: the pool has stopped.
+
+    So many that the header takes 5% of the time; with fewer left, a worker's share, if that is worth a header.
+    """
+    with pool.changed:
+        while True:
+            pool.changed.wait_for(lambda: pool.queues or pool.stop)
+            header_cost, cost = pool.cost
+            most = min(int(19 * header_cost / cost) + 1, LARGEST_BATCH) if cost else FIRST_BATCH
+            if not pool.stop and not pool.ended and len(next(iter(pool.queues.values()))) < most:
+                pool.changed.wait(GRACE)  # more may come
+            if pool.stop:
+                return None
             if not pool.queues:
-                pool.cond.wait()
                 continue
             header, queue = next(iter(pool.queues.items()))
-            if not pool.ended and len(queue) < 2 * FIRST_BATCH and not pool.cond.wait(GRACE) and pool.queues:
-                header, queue = next(iter(pool.queues.items()))
-            if not pool.queues or pool.stop:
-                continue
-            h, s = pool.cost
-            most = min(LARGEST_BATCH, int(19 * h / s) + 1 if s else FIRST_BATCH)
-            share = max(-(-len(queue) // pool.workers), int(4 * h / s) if s else 1)
-            jobs = []
-            while queue and len(jobs) < min(most, share) and not (jobs and (jobs[0].alone or queue[0].alone)):
-                jobs.append(queue.popleft())
+            share = max(-(-len(queue) // pool.workers), most // 5)
+            jobs = [queue.popleft() for _ in range(min(len(queue), share, most))]
             if not queue:
                 del pool.queues[header]
-            if header in pool.bad:
-                for job in jobs:
-                    finish(pool, job, "crashed", pool.bad[header], [], 0.0)
-                continue
             return jobs
-    return None
 
 
 def work(pool):
     """A worker thread: one Lean process after the other until the pool stops."""
     try:
         while jobs := take(pool):
-            try:
-                again = run_lean(pool, jobs)
-            except OSError as e:  # no process, no disk
-                again = blame(pool, jobs, -1, str(e), [], None, b"", 0.0)
-            if again:
-                with pool.cond:
-                    pool.queues.setdefault(again[0].header, collections.deque()).extendleft(reversed(again))
-                    pool.cond.notify_all()
+            while jobs and not pool.stop:
+                try:
+                    jobs = run_lean(pool, jobs)
+                except OSError as e:  # no process, no disk
+                    jobs = blame(pool, jobs, -1, str(e), [], None, b"", 0.0)
     except BaseException as e:  # noqa: BLE001  the caller gets it
-        with pool.cond:
-            pool.error = e
-            pool.done.notify()
+        pool.error = e
 
 
 def stream(items, prepare, pool):
-    """Yields (item, result) in input order. Lean works in the background, also while `items` makes its next item."""
+    """Yields (item, result) in input order. Lean works in the background, also while `items` makes its next."""
     threads = [threading.Thread(target=work, args=(pool,), daemon=True) for _ in range(pool.workers)]
 
     def shut_down():
-        with pool.cond:
+        with pool.changed:
             pool.stop = True
             for process in pool.running:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
-            pool.cond.notify_all()
+            pool.changed.notify_all()
         for t in threads:
             t.join()
         shutil.rmtree(pool.folder, ignore_errors=True)
 
+    def add(job):
+        with pool.changed:
+            if job.header not in pool.queues:
+                pool.queues[job.header] = collections.deque()
+                pool.changed.notify_all()
+            pool.queues[job.header].append(job)
+
     def result(job):
-        with pool.cond:
-            pool.awaited = job
-            pool.done.wait_for(lambda: job.result or pool.error)
+        while not job.result:
+            time.sleep(0.01)  # cheaper than a switch of threads for every proof
             if pool.error:
                 raise pool.error
         return job.result
@@ -593,19 +599,14 @@ def stream(items, prepare, pool):
                 known[key] = job
                 if len(known) > LOOK_AHEAD:
                     known.popitem(last=False)
-                with pool.cond:
-                    queue = pool.queues.get(job.header)
-                    if queue is None:
-                        pool.queues[job.header] = queue = collections.deque()
-                        pool.cond.notify()
-                    queue.append(job)
+                add(job)
             waiting.append((item, job))
             while waiting and (waiting[0][1].result or len(waiting) > LOOK_AHEAD):
                 item, job = waiting.popleft()
                 yield item, result(job)
-        with pool.cond:
+        with pool.changed:
             pool.ended = True
-            pool.cond.notify_all()
+            pool.changed.notify_all()
         while waiting:
             item, job = waiting.popleft()
             yield item, result(job)
@@ -614,42 +615,53 @@ def stream(items, prepare, pool):
         shut_down()
 
 
-# ------------------------------------------------------------------------------------------------------------ interface
+# ------------------------------------------------------------------------------------------------- interface
 
 def make_pool(lean, project, workers, timeout, heartbeats, memory):
     if timeout <= 0 or memory <= 0 or heartbeats < 0 or (workers or 1) < 1:
         raise ValueError("timeout, memory and workers must be above 0, heartbeats at least 0")
     argv, version = find_lean(lean, project)
-    guard = ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []  # should this process be killed
-    argv = [*guard, *argv, "--json", f"-DmaxHeartbeats={heartbeats}", "-Dlinter.all=false"]
-    if tuple(map(int, version.split(".")[:2])) >= (4, 16):  # else Lean stops at the 100th error; and one theorem at a time
-        argv += ["-Dweak.maxErrors=0", "-Dweak.Elab.async=false"]
-    return Pool(argv, project, workers or len(os.sched_getaffinity(0)), timeout, heartbeats, memory,
+    if shutil.which("setpriv"):  # no Lean outlives this process, even if that is killed
+        argv = ["setpriv", "--pdeathsig", "KILL", "--", *argv]
+    argv += ["--json", f"-DmaxHeartbeats={heartbeats}", "-Dlinter.all=false"]
+    release = tuple(map(int, version.split(".")[:2]))
+    if release >= (4, 16):
+        argv.append("-Dweak.Elab.async=false")  # one theorem at a time
+    if release >= (4, 25):
+        argv.append("-DmaxErrors=0")  # without it Lean stops at the 100th error; `weak.` does not reach it
+    return Pool(argv, project, workers or len(os.sched_getaffinity(0)), timeout, memory,
                 tempfile.mkdtemp(prefix="lean_check_"))
 
 
-def check(attempts, *, lean=None, project=None, header="", workers=None, timeout=60.0, heartbeats=400_000, memory=8.0):
+def check(attempts, *, lean=None, project=None, header="", workers=None, timeout=60.0, heartbeats=400_000,
+          memory=8.0):
     """Yields {**attempt, "verdict", "message", "axioms", "seconds"} for every attempt, in their order.
 
-    attempts: any iterable of {"statement": "theorem ... := by", "proof": "...", "header"?: ...}; it may be slow and endless,
-    checking starts with what has arrived, and at most LOOK_AHEAD attempts are held.
-    lean: command; project: folder of a Lake project; workers: Lean processes (None: one a core); timeout: seconds a theorem;
-    heartbeats: Lean's deterministic limit, 0: none; memory: resident GB of a Lean process. LeanError: no usable Lean.
+    attempts: any iterable of {"statement": "theorem ... := by", "proof": "...", "header"?: ...}; it may be slow and
+    endless, checking starts with what has arrived, and at most LOOK_AHEAD attempts are held.
+    lean: command; project: folder of a Lake project; workers: Lean processes (None: one a core); timeout: seconds a
+    theorem; heartbeats: Lean's deterministic limit, 0: none; memory: resident GB of a Lean process.
+    LeanError: no usable Lean.
     """
-    return check_with(make_pool(lean, project, workers, timeout, heartbeats, memory), attempts, header)
+    pool = make_pool(lean, project, workers, timeout, heartbeats, memory)
+    return check_with(pool, attempts, header, heartbeats)
 
 
-def check_with(pool, attempts, header):
+def check_with(pool, attempts, header, heartbeats):
     def prepare(a):
         head = a.get("header", header) or ""
-        key = hashlib.blake2b("\0".join((head, a["statement"], a["proof"])).encode(errors="replace"), digest_size=16).digest()
+        key = digest(head, a["statement"], a["proof"])
         try:
-            return key, Job(head, template(a["statement"], a["proof"], pool.heartbeats))
+            return key, Job(head, template(a["statement"], a["proof"], heartbeats))
         except Refused as e:
             return key, Job(head, "", (*e.args, [], 0.0))
 
     for a, result in stream(attempts, prepare, pool):
         yield {**a, **dict(zip(("verdict", "message", "axioms", "seconds"), result, strict=True))}
+
+
+def digest(*texts):
+    return hashlib.blake2b("\0".join(texts).encode(errors="replace"), digest_size=16).digest()
 
 
 def check_statements(statements, *, known=(), lean=None, project=None, header="", workers=None, timeout=60.0,
@@ -658,39 +670,41 @@ def check_statements(statements, *, known=(), lean=None, project=None, header=""
 
     ok         exactly one theorem, new, and it elaborates with its proof left out
     malformed  anything else; the message says why
-    duplicate  differs from one of `known` (texts), or an earlier one, only in theorem name, white space, bound variables
+    duplicate  differs from one of `known` (texts), or an earlier one, only in theorem name, white space, bound names
     timeout, crashed  as for proofs
     """
     pool = make_pool(lean, project, workers, timeout, heartbeats, memory)
-    digest = lambda s: hashlib.blake2b(normal_form(s).encode(errors="replace"), digest_size=16).digest()  # noqa: E731
-    seen = set(map(digest, known))
+    seen = {digest(normal_form(s)) for s in known}
 
     def prepare(d):
-        key = digest(d["statement"])
+        key = digest(normal_form(d["statement"]))
         if key in seen:
             return None, Job("", "", ("duplicate", "same as a known statement or an earlier one"))
         seen.add(key)
         try:
-            return key, Job(d.get("header", header) or "", template(d["statement"], None, heartbeats), sketch=True)
+            text = template(d["statement"], None, heartbeats)
+            return key, Job(d.get("header", header) or "", text, sketch=True)
         except Refused as e:
             return key, Job("", "", ("malformed", e.args[1]))
 
     def verdicts():
         for d, (verdict, message, *_) in stream(statements, prepare, pool):
-            yield {**d, "verdict": "malformed" if verdict in ("failed", "rejected") else verdict, "message": message}
+            verdict = "malformed" if verdict in ("failed", "rejected") else verdict
+            yield {**d, "verdict": verdict, "message": message}
     return verdicts()
 
 
-QUANTIFIERS = {"∀": ",", "∃": ",", "∃!": ",", "fun": ("=>", "↦"), "λ": ("=>", "↦")}  # with what ends their binders
-BIG = set("∑∏⋃⋂⨆⨅∫")  # their comma is no end either; they end at some operator, so their variables keep their names
-ENDS = set(", ; then else := with in from at => : ‖ ⌋ ⌉ ⟧ ⟫".split())  # the body of a quantifier does not go beyond these
+QUANTIFIERS = {"∀": ",", "∃": ",", "∃!": ",", "fun": ("=>", "↦"), "λ": ("=>", "↦")}  # and what ends their binders
+BIG = set("∑∏⋃⋂⨆⨅∫")  # have binders too, but end at some operator: their variables keep their names
+ENDS = set(", ; then else := with in from at => : ‖ ⌋ ⌉ ⟧ ⟫".split())  # at the latest the body of a quantifier ends
 
 
 def normal_form(statement):
-    """A key that is equal for statements which differ only in theorem name, white space, comments or bound variables.
+    """A key, equal for statements that differ only in theorem name, white space, comments or bound variables.
 
-    Pure text. Variables bound by the theorem, ∀, ∃ and fun become numbers where the text shows their scope. A name that
-    also stands outside such a scope keeps its spelling: keys of equal propositions may differ, not the other way round.
+    Pure text. Variables bound by the theorem, ∀, ∃ and fun become numbers where the text shows their scope. A name
+    that also stands outside such a scope keeps its spelling: keys of equal propositions may differ, but different
+    propositions have different keys.
     """
     try:
         tokens = scan(statement, 0, ("theorem", "lemma"))[1]
@@ -719,8 +733,11 @@ def normal_form(statement):
         while scopes and (depth < scopes[-1][0] or depth == scopes[-1][0] and word in ENDS and i not in quiet):
             scopes.pop()
         head = word.partition(".")[0]
-        bound = number.get(i) or next((n for _, w, n in reversed(scopes) if w == head and kind == "name"), None)
-        if kind == "name" and (not bound or tokens[i - 1][1] == "." or tokens[i + 1:i + 2] and tokens[i + 1][1] == ":="):
+        bound = number.get(i)
+        if kind == "name" and not bound:
+            bound = next((n for _, w, n in reversed(scopes) if w == head), None)
+        named = i and tokens[i - 1][1] == "." or [t[1] for t in tokens[i + 1:i + 2]] == [":="]  # a field, `(x := 1)`
+        if kind == "name" and (named or not bound):
             free.add(head)
         out.append((word, bound and head, bound and bound + word[len(head):]))
         scopes += starts[i]
@@ -728,7 +745,7 @@ def normal_form(statement):
 
 
 def variables(tokens, i, end, depth):
-    """(token, token after which it is in scope) of each variable of a binder list: `x y : T`, `(x : T) {y}` or `x ∈ s`."""
+    """(token, token after which it is in scope) of each variable of binders: `x y : T`, `(x : T) {y}` or `x ∈ s`."""
     if tokens[i:i + 1] and tokens[i][1] == ".":  # universes
         i = end_of_group(tokens, i + 1, depth) + 1
     while i < end:
@@ -754,10 +771,10 @@ def end_of_group(tokens, i, depth):
     return next(j for j in range(i + 1, len(tokens)) if tokens[j][3] == depth)
 
 
-# ---------------------------------------------------------------------------------------------------- the command line
+# ------------------------------------------------------------------------------------------ the command line
 
 def read_attempts(path):
-    """Yields the attempts of a JSON Lines file ("-": standard input) or of the theorems of a .lean file; ValueError: bad input."""
+    """Yields the attempts of a JSON Lines file ("-": standard input) or of a .lean file; ValueError: bad input."""
     with contextlib.ExitStack() as stack:
         f = sys.stdin.buffer if path == "-" else stack.enter_context(open(path, "rb"))
         if path.endswith(".lean"):
@@ -770,55 +787,55 @@ def read_attempts(path):
                 a = json.loads(line)
             except ValueError as e:
                 raise ValueError(f"{path}:{n}: not JSON: {e}") from e
-            if not isinstance(a, dict) or not all(isinstance(a.get(k), str) for k in ("statement", "proof")) \
-                    or not isinstance(a.get("header") or "", str):
-                raise ValueError(f"{path}:{n}: needs texts \"statement\" and \"proof\" (and \"header\", if any)")
+            texts = [a.get("statement"), a.get("proof"), a.get("header") or ""] if isinstance(a, dict) else [None]
+            if not all(isinstance(t, str) for t in texts):
+                raise ValueError(f'{path}:{n}: needs texts "statement" and "proof" (and "header", if any)')
             yield a
 
 
 def theorems(text):
-    """The theorems of a Lean file as attempts. What stands before one is its header, without the proofs that it does not need:
-    of the earlier theorems only those whose name occurs later in the file."""
-    starts = [m.start() for m in re.finditer(r"^(?=[A-Za-z@#/])", text.replace("\r\n", "\n"), re.M)]
+    """The theorems of a Lean file as attempts.
+
+    What stands before one is its header, of the earlier theorems only those whose name occurs later in the file.
+    """
     text, header = text.replace("\r\n", "\n"), ""
-    if not starts or text[:starts[0]].strip():
-        starts.insert(0, 0)
-    for start, end in itertools.pairwise([*starts, len(text)]):
+    starts = [m.start() for m in re.finditer(r"^(?=[A-Za-z@#/])", text, re.M)]
+    for start, end in itertools.pairwise([0, *starts, len(text)]):
         chunk = text[start:end]
-        m = re.match(r"(theorem|lemma)\s+(\S+)", chunk)
+        m = re.match(r"(?:theorem|lemma)\s+(\S+)", chunk)
         if not m:
             header += chunk
             continue
-        # the first := outside brackets ends the statement
-        depth, cut = 0, None
+        depth, statement, proof = 0, chunk, ""
         for t in re.finditer(r"[(\[{⟨⦃]|[)\]}⟩⦄]|:=", chunk):
             depth += (t[0] in BRACKETS) - (t[0] in CLOSING)
-            if t[0] == ":=" and depth == 0:
-                cut = t
+            if t[0] == ":=" and depth == 0:  # outside brackets: the end of the statement
+                statement, proof = chunk[:t.start()] + ":= by", chunk[t.end():]
+                by = re.match(r"\s*by\b", proof)
+                proof = proof[by.end():] if by else f"\n  exact ({proof}\n)"
                 break
-        by = cut and re.match(r"\s*by\b", chunk[cut.end():])
-        statement = chunk[:cut.start()] + ":= by" if cut else chunk
-        proof = chunk[cut.end() + by.end():] if by else "\n  exact (" + chunk[cut.end():] + "\n)" if cut else ""
-        yield {"name": m[2], "statement": statement, "proof": proof.rstrip() + "\n", "header": header}
-        if re.search(rf"(?<!\w){re.escape(m[2])}(?!\w)", text[end:]):
+        yield {"name": m[1], "statement": statement, "proof": proof.rstrip() + "\n", "header": header}
+        if re.search(rf"(?<!\w){re.escape(m[1])}(?!\w)", text[end:]):
             header += chunk
 
 
 def parse_args(argv=None):
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("input", nargs="?", metavar="IN", help="JSON Lines, - for standard input, or a .lean file, theorem by theorem")
+    p.add_argument("input", nargs="?", metavar="IN",
+                   help="JSON Lines, - for standard input, or a .lean file, theorem by theorem")
     p.add_argument("--out", default="-", metavar="OUT.jsonl", help="default: standard output")
     g = p.add_argument_group("Lean")
-    g.add_argument("--lean", metavar="CMD", help="the lean command; default: lean of the PATH, else the one of tiny/")
-    g.add_argument("--lean_project", metavar="DIR", help="Lake project (say one with Mathlib, built); Lean runs there by `lake env`")
-    g.add_argument("--header", default="", metavar="TEXT", help="Lean text before every theorem that brings no header")
+    g.add_argument("--lean", metavar="CMD", help="lean command; default: lean of the PATH, else the one of tiny/")
+    g.add_argument("--lean_project", metavar="DIR", help="Lake project, built; Lean runs there by `lake env`")
+    g.add_argument("--header", default="", metavar="TEXT", help="Lean text before a theorem that brings no header")
     g.add_argument("--header_file", metavar="F", help="the same from a file")
     g = p.add_argument_group("limits")
     g.add_argument("--workers", type=int, default=0, metavar="N", help="Lean processes at a time; 0: one a core")
     g.add_argument("--timeout", type=float, default=60.0, metavar="S", help="seconds a theorem, of the wall clock")
-    g.add_argument("--heartbeats", type=int, default=400_000, metavar="N", help="Lean's own deterministic limit a theorem; 0: none")
+    g.add_argument("--heartbeats", type=int, default=400_000, metavar="N",
+                   help="Lean's own deterministic limit a theorem; 0: none")
     g.add_argument("--memory", type=float, default=8.0, metavar="GB", help="resident memory of a Lean process")
-    p.add_argument("--benchmark", action="store_true", help="measure the checker on this machine, print ratios, and stop")
+    p.add_argument("--benchmark", action="store_true", help="measure the checker on this machine and stop")
     args = p.parse_args(argv)
     if not args.input and not args.benchmark:
         p.error("name an input, or --benchmark")
@@ -835,8 +852,9 @@ def run(args):
     counts, start, part = collections.Counter(), time.time(), f"{args.out}.{os.getpid()}.part"
     attempts = read_attempts(args.input)
     first = list(itertools.islice(attempts, 1))  # bad input shows before Lean starts
-    checked = check(itertools.chain(first, attempts), lean=args.lean, project=args.lean_project, header=args.header,
-                    workers=args.workers or None, timeout=args.timeout, heartbeats=args.heartbeats, memory=args.memory)
+    checked = check(itertools.chain(first, attempts), lean=args.lean, project=args.lean_project,
+                    header=args.header, workers=args.workers or None, timeout=args.timeout,
+                    heartbeats=args.heartbeats, memory=args.memory)
     try:
         with open(part, "w", encoding="utf-8") if args.out != "-" else contextlib.nullcontext(sys.stdout) as out:
             for a in tqdm(checked, unit=" proofs", disable=None):
@@ -855,32 +873,56 @@ def run(args):
 
 
 def benchmark(args):
-    """Prints the speed of many theorems a process against one, and what a proof that hangs costs."""
-    text = "theorem t (p q r : Prop) (h : p ∧ q) (g : q → r) : r ∧ p := by"
-    good = lambda n, tag: [{"statement": text, "header": args.header,  # noqa: E731
-                            "proof": f"\n  have a{tag}{i} := h.2\n  exact ⟨g a{tag}{i}, h.1⟩"} for i in range(n)]
+    """Prints the checker's speed beside that of bare Lean: medians of rounds in which the arms take turns."""
+    workers = args.workers or len(os.sched_getaffinity(0))
+    statement = "theorem t (p q r : Prop) (h : p ∧ q) (g : q → r) : r ∧ p := by"
+    good = [{"statement": statement, "proof": f"\n  have a{i} := h.2\n  exact ⟨g a{i}, h.1⟩"} for i in range(1000 * workers)]
+    hang = {"statement": statement, "proof": "\n  repeat (first | (have a := 1) | skip)"}
 
-    def timed(attempts, workers, **more):
-        options = dict(lean=args.lean, project=args.lean_project, heartbeats=args.heartbeats, memory=args.memory,
-                       timeout=args.timeout) | more
-        pool, start = make_pool(workers=workers, **options), time.time()
-        verdicts = collections.Counter(a["verdict"] for a in check_with(pool, attempts, args.header))
-        return time.time() - start, pool.starts, verdicts
-    cores = args.workers or len(os.sched_getaffinity(0))
-    one = sum(timed(good(1, f"x{i}"), 1)[0] for i in range(10)) / 10
-    few, many = (timed(good(n, f"y{n}"), 1)[0] for n in (200, 2200))
-    rate = 2000 / (many - few)  # marginal rate of one process
-    seconds, starts, verdicts = timed(good(2000 * cores, "z"), cores)
-    print(f"one process a proof      {1 / one:8.1f} proofs/s")
-    print(f"many proofs a process    {rate:8.1f} proofs/s (marginal)        ratio {rate * one:.1f}")
-    print(f"{cores} workers {2000 * cores / seconds:25.1f} proofs/s, {starts} starts    "
-          f"{2000 * cores / seconds / (cores * rate):.0%} of {cores} x the marginal rate; {dict(verdicts)}")
-    hang = "\n  have f : Nat → Nat := fun n => n\n" + "  repeat (first | (have a := 1) | skip)\n"
-    rows = good(1000, "w")
-    plain, starts0, _ = timed(rows, cores)
-    rows[500] = {**rows[500], "proof": hang}
-    seconds, starts, verdicts = timed(rows, cores, timeout=5, heartbeats=0)
-    print(f"1 of 1,000 proofs hangs  {seconds - plain:8.1f} s more at a timeout of 5 s, {starts - starts0} more starts; {dict(verdicts)}")
+    def pool(timeout=args.timeout, heartbeats=args.heartbeats):
+        return make_pool(args.lean, args.lean_project, workers, timeout, heartbeats, args.memory)
+
+    def bare(n, copies=1):  # seconds of Lean on a file of n theorems
+        p = pool()
+        path = os.path.join(p.folder, "a.lean")
+        with open(path, "w", encoding="utf-8") as f:
+            f.write(args.header + "\n" + "".join(
+                template(a["statement"], a["proof"]).replace("\0", f"X{i}") for i, a in enumerate(good[:n])))
+        start = time.monotonic()
+        lean = [subprocess.Popen([*p.argv, path], cwd=p.cwd, env=ENV, stdout=subprocess.DEVNULL) for _ in range(copies)]
+        for process in lean:
+            process.wait()
+        seconds = time.monotonic() - start
+        shutil.rmtree(p.folder)
+        return seconds
+
+    def checked(attempts, **limits):  # (seconds, process starts) of this checker
+        p, start = pool(**limits), time.monotonic()
+        verdicts = collections.Counter(a["verdict"] for a in check_with(p, attempts, args.header, 0))
+        assert verdicts["proved"] == len(attempts) - (hang in attempts), verdicts
+        return time.monotonic() - start, p.starts
+
+    rounds = [(bare(1, workers), bare(100), bare(600), bare(600, workers), *checked(good)) for _ in range(5)]
+    print(f"{workers} workers, {len(good)} proofs; medians of {len(rounds)} rounds (and their range), proofs/s")
+
+    def show(name, values):
+        middle = statistics.median(values)
+        print(f"{name:66} {middle:8.2f}  ({min(values):.2f} to {max(values):.2f})")
+
+    show("one Lean process a proof, all workers", [workers / one for one, *_ in rounds])
+    show("one bare Lean with many proofs, beyond its start (marginal)", [500 / (b - a) for _, a, b, *_ in rounds])
+    show("as many bare Leans as workers, 600 proofs each", [600 * workers / r[3] for r in rounds])
+    show("this checker", [len(good) / r[4] for r in rounds])
+    show("  process starts", [r[5] for r in rounds])
+    show("  ratio to one process a proof", [len(good) / r[4] / (workers / r[0]) for r in rounds])
+    show("  ratio to workers x marginal", [len(good) / r[4] / workers / (500 / (r[2] - r[1])) for r in rounds])
+    show("  ratio to as many bare Leans", [len(good) / r[4] / (600 * workers / r[3]) for r in rounds])
+    rows, cost = good[:1000], []
+    for _ in range(3):
+        plain, slow = checked(rows), checked([*rows[:500], hang, *rows[500:]], timeout=5.0, heartbeats=0)
+        cost.append((slow[0] - plain[0], slow[1] - plain[1]))
+    show("1 proof among 1,000 that hangs, timeout 5 s: seconds more", [c[0] for c in cost])
+    show("  process starts more", [c[1] for c in cost])
     return 0
 
 

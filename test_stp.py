@@ -74,6 +74,10 @@ PROOF_CHEATS = {
     "closes the bracket": ("\n  exact h)\naxiom bad : False\ntheorem u : True := (by trivial", "\n  exact (And.intro (h) (g))"),
     "axiom": ("\n  exact bad\naxiom bad (p : Prop) : p", "\n  have axiom_1 := h\n  exact ⟨axiom_1, g⟩"),
     "axiom behind an unknown tactic": ("\n  xaxiom bad (p : Prop) : p", "\n  have hdef := h\n  exact ⟨hdef, g⟩"),
+    "axiom behind a short name": ("\n  h1_axiom bad (p : Prop) : p\n  exact bad p",
+                                  "\n  have h1_def := h\n  refine And.intro\n    h1_def\n    ?_\n  first | skip | exact h1_def\n  exact g"),
+    "axiom behind a quote": ("\n  x'y'axiom bad (p : Prop) : p", "\n  have x'y'end := h\n  exact And.intro\n    x'y'end g"),
+    "axiom as a field": ("\n  x.axiom bad (p : Prop) : p", "\n  have h := And.intro h g\n  exact ⟨\n    h.left, h.2⟩"),
     "axiom behind a number": ("\n  exact 0baxiom bad (p : Prop) : p", "\n  have n := 0b11\n  exact ⟨h, g⟩"),
     "instance": ("\n  exact h\ninstance : Inhabited False := ⟨x⟩", "\n  have := h\n  exact ⟨this, g⟩"),
     "notation": ("\n  exact h\nnotation \"True\" => False", "\n  exact ⟨h, g⟩ -- notation"),
@@ -136,7 +140,8 @@ def test_verdicts_are_the_same_alone(table):
     ("theorem _root_.t : ∀ {p : Prop}, p → p := by", "\n  intro p h\n  exact h"), ("theorem t : let x := True; x := by", "\n  trivial"),
     ("theorem t.{u} (α : Sort u) (x : α) : x = x := by", "\n  rfl"),
     ("theorem t (p : Prop) [Decidable p] ⦃q : Prop⦄ : p → p := by", "\n  exact fun h => h"),
-    ("theorem Nat.add : True := by", "\n  trivial"), ("theorem t : \"theorem )\" = \"theorem )\" := by", "\n  rfl")])
+    ("theorem Nat.add : True := by", "\n  trivial"), ("theorem «a_b» (h1_def : True) : True := by", "\n  exact id\n    h1_def"),
+    ("theorem h1_def {hdef : Prop} (k : hdef) : hdef := by", "\n  open Classical in\n  exact k"), ("theorem t : \"theorem )\" = \"theorem )\" := by", "\n  rfl")])
 def test_honest_statements(statement, proof):
     got, = lean_check.check([{"statement": statement, "proof": proof}], lean=LEAN, workers=1)
     assert got["verdict"] == "proved", got
@@ -230,11 +235,51 @@ def test_copies_are_duplicates():
     ([("error", "unsolved goals")], "'X.t' does not depend on any axioms", "failed"),
     ([("error", "(deterministic) timeout at `whnf`, maximum number of heartbeats (200000) has been reached")],
      "'X.t' depends on axioms: [sorryAx]", "timeout"),
+    ([("error", "(deterministic) timeout at 'whnf', maximum number of heartbeats (200000) has been reached\n"
+       "use 'set_option maxHeartbeats <num>' to set the limit\nuse 'set_option diagnostics true' to get information")],
+     "'X.t' depends on axioms: [sorryAx]", "timeout"),
+    ([("error", "maximum recursion depth has been reached\nuse `set_option maxRecDepth <num>` to increase limit")],
+     "'X.t' depends on axioms: [sorryAx]", "failed"),
+    ([("warning", "declaration uses 'sorry'"), ("error", "unknown identifier 'x'")], "unknown constant 'X.t'", "failed"),
+    ([], "'X.t' depends on axioms: [Classical.choice,\n  «my axiom»,\n  propext]", "rejected"),
     ([], "unknown constant 'X.t'", "failed"), ([], "", "failed")])
 def test_messages(messages, report, want):
     messages = [{"severity": s, "data": d} for s, d in messages]
     severity = "error" if report.startswith("unknown") else "information"
     assert lean_check.judge(messages, {"severity": severity, "data": report}, False)[0] == want
+
+
+# How Lean 4.9 answers: no kinds of errors, one list of options, all messages of a theorem before its report.
+LEAN_4_9 = """#!PYTHON
+import json, re, sys
+if "--version" in sys.argv:
+    print("Lean (version 4.9.0, x86_64-unknown-linux-gnu, commit 8f9843a4a5fe, Release)")
+    sys.exit(0)
+if any("weak." in a or "maxErrors" in a for a in sys.argv):
+    sys.exit("lean: unknown option")
+def say(line, severity, data):
+    print(json.dumps({"severity": severity, "pos": {"line": line, "column": 0}, "keepFullRange": False, "fileName": sys.argv[-1],
+                      "endPos": {"line": line, "column": 6}, "data": data, "caption": ""}), flush=True)
+for n, line in enumerate(open(sys.argv[-1]), 1):
+    if m := re.match('#print "(.*)"', line):
+        say(n, "information", m[1])
+    elif m := re.search("have (error|warning) := ‹(.*)›", line):
+        say(n, m[1], m[2].replace("_", " "))
+    elif m := re.match("#print axioms ((\\\\w+)_X.*)", line):
+        say(n, "information", f"'{m[1]}' " + {"no": "does not depend on any axioms", "good": "depends on axioms: [propext,\\n Quot.sound]",
+                                           "gap": "depends on axioms: [sorryAx]"}[m[2]])
+""".replace("PYTHON", sys.executable)
+
+
+def test_answers_of_lean_4_9(tmp_path):
+    (tmp_path / "lean").write_text(LEAN_4_9)
+    (tmp_path / "lean").chmod(0o755)
+    proofs = [("no", "skip", "proved"), ("good", "skip", "proved"), ("gap", "have error := ‹unsolved_goals›", "failed"),
+              ("gap", "have error := ‹_(deterministic)_timeout_at_'whnf',_maximum_number_of_heartbeats›", "timeout"),
+              ("no", "have warning := ‹unused_variable_`h`›", "proved"), ("good", "have warning := ‹declaration_uses_'sorry'›", "rejected"),
+              ("gap", "have error := ‹maximum_recursion_depth_has_been_reached›", "failed"), ("no", "exact h", "proved")]
+    rows = [{"statement": T.replace("theorem t", f"theorem {name}"), "proof": f"\n  {proof}"} for name, proof, _ in proofs]
+    assert verdicts(rows, lean=str(tmp_path / "lean"), workers=1) == [want for *_, want in proofs]
 
 
 # ---- limits: the real Lean behind a wrapper that misbehaves when a theorem's name says so
@@ -246,7 +291,7 @@ if args[-1].endswith(".lean"):
     with open(LOG, "a") as f:
         f.write("start\\n")
     text = open(args[-1]).read()
-    bad = re.search(r"section X\\w+\\ntheorem X\\w+[.](hang|grow|die|fork|flood|noise|quit)_", text)
+    bad = re.search(r"theorem (hang|grow|die|fork|flood|noise|quit)_", text)
     if bad:
         with open(args[-1], "w") as f:
             f.write(text[:bad.start()])
@@ -405,7 +450,7 @@ def test_no_text_slips_a_command_past_the_reader(tmp_path):
     """Random nasty text around a command: whatever the reader lets through, Lean must not run the command."""
     rng = random.Random(5)
     pieces = ["'", '"', "\\", "{", "}", "s!", "r", "#", 'r"', "«", "»", "/-", "-/", "--", "\n", " ", "a", "0b", "1e", ".", "∑", "⁻¹", "''", "é", "(", ")",
-              "`", "exact", "x'", "!", "?", "@", "'a'", "'\\n'", '"b"', "/-- d -/", "--/", "/-/", "'\"'", "'('", "⟨", "⟩", "λ", "₁", "·", "<;>", "α", "1_0"]
+              "`", "exact", "x'", "!", "?", "@", "'a'", "'\\n'", '"b"', "/-- d -/", "--/", "/-/", "'\"'", "'('", "⟨", "⟩", "λ", "₁", "·", "<;>", "α", "1_0", "h1", "x_", "«a».", "y'z'"]
     source, marks = "", {}
     while len(marks) < 1500:
         parts = rng.choices(pieces, k=rng.randint(1, 9))
