@@ -471,42 +471,61 @@ def vllm_engine(model, tokenizer, stop, args):
     return complete
 
 
-def hf_engine(model, tokenizer, stop, args, batch=256, tokens=32):
-    """Transformers' generate, in rounds of `tokens` new tokens: rows that are finished leave between rounds."""
+def hf_engine(model, tokenizer, stop, args, batch=256, every=8):
+    """Transformers: a prompt is read once for all its samples, and finished rows leave every few tokens."""
     import torch
+    from transformers import DynamicCache
     model = load_model(model).eval()
-    pad = tokenizer.pad_token_id or 0
+    pad, eos = tokenizer.pad_token_id or 0, tokenizer.eos_token_id
 
-    def generate(prompts):
-        width = max(map(len, prompts))
-        ids = torch.tensor([[pad] * (width - len(p)) + p for p in prompts], device=model.device)
-        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
-        how = dict(do_sample=True, temperature=args.temperature, top_k=0, top_p=1.0) if args.temperature else {}
-        return model.generate(ids, attention_mask=mask, max_new_tokens=tokens, pad_token_id=pad, **how)[:, width:]
+    def choose(logits):
+        if not args.temperature:
+            return logits.argmax(-1, keepdim=True)
+        return torch.multinomial((logits.float() / args.temperature).softmax(-1), 1)
+
+    def generate(prompts, rows):
+        """Yields (row, completion, number of its tokens). rows: indices of prompts, one for each sample."""
+        read = list(dict.fromkeys(rows))
+        width = max(len(prompts[i]) for i in read)
+        ids = torch.tensor([[pad] * (width - len(prompts[i])) + prompts[i] for i in read], device=model.device)
+        mask = torch.tensor([[0] * (width - len(prompts[i])) + [1] * len(prompts[i]) for i in read], device=model.device)
+        cache = DynamicCache(config=model.config)
+        logits = model(ids, attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp(min=0), past_key_values=cache,
+                       logits_to_keep=1).logits[:, -1]
+        place = {i: k for k, i in enumerate(read)}
+        at = torch.tensor([place[i] for i in rows], device=model.device)
+        cache.batch_select_indices(at)
+        mask, done = mask[at], choose(logits[at])  # done: new tokens (B, T)
+        while True:
+            if done.shape[1] % every == 0 or done.shape[1] == args.max_new:
+                stay = []
+                for k, tokens in enumerate(done.tolist()):
+                    tokens = tokens[:tokens.index(eos)] if eos in tokens else tokens
+                    text = tokenizer.decode(tokens, skip_special_tokens=True)
+                    if stop in text or len(tokens) < done.shape[1] or len(tokens) == args.max_new:
+                        yield rows[k], text.split(stop)[0], len(tokens)
+                    else:
+                        stay.append(k)
+                if not stay:
+                    return
+                rows, at = [rows[k] for k in stay], torch.tensor(stay, device=model.device)
+                cache.batch_select_indices(at)
+                mask, done = mask[at], done[at]
+            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], 1)
+            logits = model(done[:, -1:], attention_mask=mask, position_ids=mask.sum(1, keepdim=True) - 1,
+                           past_key_values=cache).logits[:, -1]
+            done = torch.cat([done, choose(logits)], 1)
 
     def complete(prompts, seed):
         torch.manual_seed(seed)
+        ids = [prompt for prompt, _ in prompts]
         outs = [{"texts": [], "tokens": 0} for _ in prompts]
-        rows = [(i, prompt, []) for i, (prompt, n) in enumerate(prompts) for _ in range(n)]
-        while rows:
-            rows.sort(key=lambda r: (len(r[1]) + len(r[2]), r[0]))
-            unfinished = []
-            for at in range(0, len(rows), batch):
-                group = rows[at:at + batch]
-                with torch.inference_mode():
-                    new = generate([prompt + done for _, prompt, done in group]).tolist()
-                for (i, prompt, done), ids in zip(group, new, strict=True):
-                    done = (done + ids)[:args.max_new]
-                    ended = tokenizer.eos_token_id in done
-                    if ended:
-                        done = done[:done.index(tokenizer.eos_token_id)]
-                    text = tokenizer.decode(done, skip_special_tokens=True)
-                    if ended or stop in text or len(done) == args.max_new:
-                        outs[i]["texts"].append(text.split(stop)[0])
-                        outs[i]["tokens"] += len(done)
-                    else:
-                        unfinished.append((i, prompt, done))
-            rows = unfinished
+        rows = [i for i in sorted(range(len(ids)), key=lambda i: len(ids[i])) for _ in range(prompts[i][1])]
+        with torch.inference_mode():
+            for start in range(0, len(rows), batch):
+                for i, text, tokens in generate(ids, rows[start:start + batch]):
+                    outs[i]["texts"].append(text)
+                    outs[i]["tokens"] += tokens
         return outs
     return complete
 
@@ -871,8 +890,8 @@ def choose_seeds(history, library, lemmas, budget, t, args):
     draw, count, seeds = rng(args, t, "seeds"), Counter(), {}
     proofs = [a for attempts in history.replay for a in attempts if a["role"] == "given" and
               a["verdict"] == "proved" and history.best[a["statement"]] > args.seed_rate]
-    proofs += library if args.library_seeds else []
     draw.shuffle(proofs)
+    proofs += draw.sample(library, len(library)) if args.library_seeds else []  # they fill up the budget
     for p in proofs:
         for lemma in sorted(reward.invoked(p["proof"], lemmas)) + [None] * (draw.random() < 0.5):
             if (p["statement"], lemma) in seeds or lemma and count[lemma] >= args.lemma_cap * budget:
