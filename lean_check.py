@@ -1,10 +1,10 @@
-"""Checks Lean 4 proofs written by a model: many theorems a Lean process, verdicts that no neighbour can change.
+"""Checks Lean 4 proofs written by a model: many theorems a process, verdicts that no neighbour can change.
 
-    python lean_check.py attempts.jsonl --out verdicts.jsonl --lean_project ~/with_mathlib --header_file h.lean
+    python lean_check.py attempts.jsonl --out verdicts.jsonl --lean_project ~/mathlib --header_file h.lean
 
-Every input line is {"statement": "theorem t ... := by", "proof": "...", "header"?: "import ..."}; every output
-line, in the same order, repeats it and adds "verdict", "message" (Lean's first error, or the reason), "axioms"
-and "seconds":
+Every input line is {"statement": "theorem t ... := by", "proof": "...", "header"?: "import ..."}; every
+output line, in the same order, repeats it and adds "verdict", "message" (Lean's first error, or the reason),
+"axioms" and "seconds":
   proved    Lean accepts it: no error in the theorem's own lines, and `#print axioms` shows that the theorem
             exists and uses no axiom beyond propext, Classical.choice and Quot.sound
   failed    Lean does not accept it, or it needs more than --memory
@@ -15,15 +15,18 @@ Exit status: 0, 1 when something crashed, 2 for bad input. In Python: `check(att
 `check_statements(...)`, generators that work in the background while their caller, or their input, is busy.
 
 What is covered. The text is read with Lean's own rules for comments, strings, characters and names (and those
-that Lean's error recovery adds), comments are blanked out, and words that start commands, leave gaps, run code or
-search the file are refused. Proposition and proof stand in brackets that balanced text cannot leave, under a name
-that cannot be guessed; `open` and `set_option` end with the theorem. Options in a proof are a white list. A theorem
-whose axioms or memory may come from a neighbour runs again alone. The axioms and Lean's kernel do the rest.
-What is not. This stops known cheats; it is no sandbox. Lean, its kernel, the header and the imported libraries are
-trusted, so are tactics, macros and command words that the header defines. A statement may be vacuous. Verdicts
-close to a limit can change with the load of the machine (--timeout, --memory) or Lean's caches (--heartbeats).
-Finished proofs deserve a second look by another program: write statement and proof to a file of a Lake project,
-compile it, and run lean4checker (replays the kernel), lean4lean (another kernel) or SafeVerify / comparator.
+that Lean's error recovery adds), comments are blanked out, and words that start commands, leave gaps, run
+code or search the file are refused. Proposition and proof stand in brackets that balanced text cannot leave,
+under a name that cannot be guessed; `open` and `set_option` end with the theorem. Options in a proof are a
+white list. A theorem whose axioms or memory may come from a neighbour runs again alone. The axioms and Lean's
+kernel do the rest.
+What is not. This stops known cheats; it is no sandbox. Lean, its kernel, the header and the imported
+libraries are trusted, so are tactics, macros and command words that the header defines. A statement may be
+vacuous. Verdicts close to a limit can change with the load of the machine (--timeout, --memory) or Lean's
+caches (--heartbeats).
+Finished proofs deserve a second look by another program: write statement and proof to a file of a Lake
+project, compile it, and run lean4checker (replays the kernel), lean4lean (another kernel) or SafeVerify /
+comparator.
 """
 import argparse
 import atexit
@@ -54,7 +57,8 @@ from dataclasses import dataclass, field
 from tqdm import tqdm
 
 AXIOMS = {"propext", "Classical.choice", "Quot.sound"}  # the axioms of ordinary mathematics in Lean
-ENV = os.environ | {"PATH": f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
+ENV = dict(os.environ)
+ENV["PATH"] = os.path.dirname(sys.executable) + os.pathsep + ENV.get("PATH", os.defpath)
 RETRIES = 2  # fresh processes for a theorem whose process ended by itself
 HEADER_TIMEOUT = 600.0  # seconds; a cold import of Mathlib from a slow disk
 LOOK_AHEAD = 10_000  # attempts held at most
@@ -72,9 +76,9 @@ class Refused(ValueError):
 
 
 # ---------------------------------------------------------------------------------------- reading Lean text
-# A parse error does not end a Lean file: Lean goes on at the next token at which a command can start, and runs
-# it. So words that start commands are refused wherever Lean could read them as one, which needs Lean's own view of
-# comments, strings, characters and names. Lean gets blanks for comments, so both see the same words.
+# A parse error does not end a Lean file: Lean goes on at the next token where a command can start, and runs
+# it. Words that start commands are refused wherever Lean could read them as one; that needs Lean's own view
+# of comments, strings, characters and names. Lean gets blanks for comments, so both see the same words.
 
 COMMAND = "(?:" + "|".join(r"""abbrev alias attribute axiom class (?:co|compile_)?inductive def deriving
  end end_local_scope example export extern gen_injective_theorems grind_(?:pattern|annotated) implemented_by
@@ -93,10 +97,10 @@ REFUSED = {word: reason for reason, words in {
         library_search polyrith locals suggestions"""}.items() for word in words.split()}
 NAMES = set("""sorryAx reduceBool reduceNat ofReduceBool ofReduceNat trustCompiler lcProof lcUnreachable lcAny
  unsafeCast skipKernelTC unsafePerformIO""".split())  # also as a part of a longer name
-HASH = "|".join("""exit eval print check reduce synth guard import help where time html widget find search version
- show dump norm_num simp conv count lint""".split())
-OPTIONS = tuple("""pp. trace. linter. tactic. synthInstance. maxRecDepth maxHeartbeats autoImplicit Nat. backward.
- relaxedAutoImplicit exponentiation. simprocs push_cast maxSynthPendingDepth""".split())
+HASH = "|".join("""exit eval print check reduce synth guard import help where time html widget find search
+ version show dump norm_num simp conv count lint""".split())
+OPTIONS = tuple("""pp. trace. linter. tactic. synthInstance. maxRecDepth maxHeartbeats autoImplicit Nat.
+ backward. relaxedAutoImplicit exponentiation. simprocs push_cast maxSynthPendingDepth""".split())
 BRACKETS = {"(": ")", "[": "]", "{": "}", "⟨": "⟩", "⦃": "⦄"}
 CLOSING = set(BRACKETS.values())
 DEEPEST = 200  # brackets; Lean's own recursion limit is near
@@ -116,7 +120,7 @@ TOKEN = re.compile(rf"""(?P<space>[ \n\t]+)|(?P<comment>--[^\n]*|/-)|(?P<odd>r\#
  |(?P<odd2>.)""", re.X | re.S)
 HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f"
                     "\ufeff\ufff0-\uffff\ud800-\udfff]")
-# Where a name stands for a tactic, Lean goes on with its second character: `h1_def a : False` would define an a.
+# Where a name stands for a tactic, Lean goes on with its second character: `h1_def a : T` would define a.
 HIDES = re.compile(rf"._*{COMMAND}|.*[^a-z_«].*{COMMAND}")
 COMMAND = re.compile(COMMAND)
 
@@ -124,8 +128,8 @@ COMMAND = re.compile(COMMAND)
 def scan(text, limit=0, first=()):
     """Lean text -> (text for Lean, tokens); Refused if Lean must not see it.
 
-    limit: the largest maxHeartbeats that the text may set, 0: any. first: command words allowed as the first
-    token. tokens: [(kind, word, start in the text for Lean, bracket depth)]; a bracket has the depth outside it.
+    limit: the largest maxHeartbeats the text may set, 0: any. first: command words allowed as first token.
+    tokens: [(kind, word, start in the text for Lean, bracket depth)]; a bracket has the depth outside it.
     """
     text = text.replace("\r\n", "\n")
     if m := HIDDEN.search(text):
@@ -178,7 +182,7 @@ def comment_end(text, start):
 
 @functools.lru_cache(100_000)
 def spell(word):
-    """A name as Lean gets it: quoted (which is the same name) where error recovery could find a command in it."""
+    """A name as Lean gets it: quoted (the same name) where error recovery could find a command in it."""
     parts = re.findall(PART, word)
     plain = unicodedata.normalize("NFKC", word)  # 𝐚𝐱𝐢𝐨𝐦 and the like
     if COMMAND.fullmatch(plain):
@@ -195,12 +199,13 @@ def spell(word):
 def check_literal(text, start, kind, word):
     """Refuses a literal that Lean could read in another way: raw, interpolated, after a slip of its lexer."""
     before = text[max(start - 3, 0):start]
-    if "'" in before or before[-1:] not in "\n\t ([{⟨," or re.search(r"['\\{]", text) and COMMAND.search(word):
+    doubtful = re.search(r"['\\{]", text) and COMMAND.search(word)
+    if doubtful or "'" in before or before[-1:] not in "\n\t ([{⟨,":
         raise Refused("rejected", f"the {kind} {word[:20]} where Lean could read it in another way")
 
 
 def check_odd(text, i, word):
-    """Refuses what Lean's lexer stumbles over (it goes on one character later), and commands that start with a sign."""
+    """Refuses what Lean's lexer stumbles over (to go on one character later), and commands such as #eval."""
     if word in '"«' or word.isdigit():
         raise Refused("failed", f"not Lean: {text[i:i + 20]!r}")
     if word == "'" and re.match(r"""'(?:\w|.'|["\\«]|'\S)""", text[i:i + 3]):
@@ -212,8 +217,9 @@ def check_odd(text, i, word):
 def template(statement, proof=None, limit=0):
     """Lean text of one theorem and its `#print axioms`, with \\0 for the secret that makes its name unique.
 
-    proof: None leaves it out. Proposition and proof each stand in brackets of ours. A text with balanced brackets
-    cannot leave them: the statement cannot bring its own proof, nor the proof go on with commands. Columns stay.
+    proof: None leaves it out. Proposition and proof each stand in brackets of ours. A text with balanced
+    brackets cannot leave them: the statement cannot bring its own proof, nor the proof go on with commands.
+    Columns stay, but behind a name that gets quotes.
     """
     head, by, name = split_statement(statement, limit)
     body = "sorry"
@@ -227,7 +233,7 @@ def template(statement, proof=None, limit=0):
 
 @functools.lru_cache(10_000)
 def split_statement(statement, limit):
-    """(`theorem secret_name binders :( T`, white space before its `by`, secret name); Refused: it is not one theorem."""
+    """(`theorem secret_name binders :( T`, blanks before its `by`, secret name); Refused: not one theorem."""
     code, tokens = scan(statement, limit, ("theorem", "lemma"))
     words = [t[1] for t in tokens]
     if words[:1] not in (["theorem"], ["lemma"]) or words[-2:] != [":=", "by"] or tokens[1][0] != "name":
@@ -348,7 +354,8 @@ def judge(messages, report, sketch):
     errors = [m["data"] for m in messages if m["severity"] == "error"]
     if errors:
         return "timeout" if "(deterministic) timeout" in errors[0] else "failed", errors[0], []
-    m = re.fullmatch(r"'.*' (?:does not depend on any axioms|depends on axioms:\s*\[(.*)\])", report["data"].strip(), re.S)
+    answer = r"'.*' (?:does not depend on any axioms|depends on axioms:\s*\[(.*)\])"
+    m = re.fullmatch(answer, report["data"].strip(), re.S)
     if report["severity"] == "error" or not m:
         return "failed", f"no theorem: {report['data']}", []
     axioms = re.split(r",\s*", m[1].strip()) if m[1] else []
@@ -364,7 +371,7 @@ def judge(messages, report, sketch):
 
 
 def read_lines(process, out, memory, deadline, tail):
-    """Yields the lines of a Lean process; "timeout" or "memory" (a str) ends them early. stderr goes to tail."""
+    """Yields the lines of a Lean process; "timeout" or "memory" (a str) ends them. stderr goes to tail."""
     err = process.stderr.fileno()
     poll, parts, look = select.poll(), [], 0.0
     for fd in (out, err):
@@ -435,7 +442,7 @@ def lean_process(pool, text):
 
 
 def run_lean(pool, jobs):
-    """Checks jobs of one header in one Lean process and sets their results; returns the jobs that have to run again."""
+    """Checks jobs of one header in one Lean process, sets the results; returns those that must run again."""
     if error := pool.bad.get(jobs[0].header):
         for job in jobs:
             finish(job, "crashed", error)
@@ -490,7 +497,7 @@ def run_lean(pool, jobs):
 
 
 def blame(pool, jobs, k, why, errors, status, tail, seconds):
-    """jobs[0] was being checked (k < 0: its header) when the process ended: its verdict or its retry; the jobs left."""
+    """jobs[0] was at work (k < 0: its header) when the process ended: its verdict or retry; the jobs left."""
     job = jobs[0]
     if k >= 0 and why == "timeout":
         result = "timeout", f"more than {pool.timeout:g} s"
@@ -523,7 +530,7 @@ def finish(job, verdict, message, axioms=(), seconds=0.0):
 def take(pool):
     """The jobs of the next Lean process, all with one header, or None: the pool has stopped.
 
-    So many that the header takes 5% of the time; with fewer left, a worker's share, if that is worth a header.
+    So many that the header takes 5% of the time; with fewer left, a worker's share, if worth a header.
     """
     with pool.changed:
         while True:
@@ -558,7 +565,7 @@ def work(pool):
 
 
 def stream(items, prepare, pool):
-    """Yields (item, result) in input order. Lean works in the background, also while `items` makes its next."""
+    """Yields (item, result) in input order. Lean works in the background, also while `items` is busy."""
     threads = [threading.Thread(target=work, args=(pool,), daemon=True) for _ in range(pool.workers)]
 
     def shut_down():
@@ -637,10 +644,10 @@ def check(attempts, *, lean=None, project=None, header="", workers=None, timeout
           memory=8.0):
     """Yields {**attempt, "verdict", "message", "axioms", "seconds"} for every attempt, in their order.
 
-    attempts: any iterable of {"statement": "theorem ... := by", "proof": "...", "header"?: ...}; it may be slow and
-    endless, checking starts with what has arrived, and at most LOOK_AHEAD attempts are held.
-    lean: command; project: folder of a Lake project; workers: Lean processes (None: one a core); timeout: seconds a
-    theorem; heartbeats: Lean's deterministic limit, 0: none; memory: resident GB of a Lean process.
+    attempts: an iterable of {"statement": "theorem ... := by", "proof": "...", "header"?: ...}; may be slow
+    and endless: checking starts with what has arrived, and at most LOOK_AHEAD attempts are held.
+    lean: command; project: folder of a Lake project; workers: Lean processes (None: one a core); timeout:
+    seconds a theorem; heartbeats: Lean's deterministic limit, 0: none; memory: resident GB of a Lean process.
     LeanError: no usable Lean.
     """
     pool = make_pool(lean, project, workers, timeout, heartbeats, memory)
@@ -670,7 +677,7 @@ def check_statements(statements, *, known=(), lean=None, project=None, header=""
 
     ok         exactly one theorem, new, and it elaborates with its proof left out
     malformed  anything else; the message says why
-    duplicate  differs from one of `known` (texts), or an earlier one, only in theorem name, white space, bound names
+    duplicate  differs from one of `known`, or an earlier one, only in theorem name, white space, bound names
     timeout, crashed  as for proofs
     """
     pool = make_pool(lean, project, workers, timeout, heartbeats, memory)
@@ -694,17 +701,17 @@ def check_statements(statements, *, known=(), lean=None, project=None, header=""
     return verdicts()
 
 
-QUANTIFIERS = {"∀": ",", "∃": ",", "∃!": ",", "fun": ("=>", "↦"), "λ": ("=>", "↦")}  # and what ends their binders
+QUANTIFIERS = {"∀": ",", "∃": ",", "∃!": ",", "fun": ("=>", "↦"), "λ": ("=>", "↦")}  # and their binders' end
 BIG = set("∑∏⋃⋂⨆⨅∫")  # have binders too, but end at some operator: their variables keep their names
-ENDS = set(", ; then else := with in from at => : ‖ ⌋ ⌉ ⟧ ⟫".split())  # at the latest the body of a quantifier ends
+ENDS = set(", ; then else := with in from at => : ‖ ⌋ ⌉ ⟧ ⟫".split())  # of a quantifier's body, at the latest
 
 
 def normal_form(statement):
     """A key, equal for statements that differ only in theorem name, white space, comments or bound variables.
 
-    Pure text. Variables bound by the theorem, ∀, ∃ and fun become numbers where the text shows their scope. A name
-    that also stands outside such a scope keeps its spelling: keys of equal propositions may differ, but different
-    propositions have different keys.
+    Pure text. Variables bound by the theorem, ∀, ∃ and fun become numbers where the text shows their scope. A
+    name that also stands outside such a scope keeps its spelling: keys of equal propositions may differ, but
+    different propositions have different keys.
     """
     try:
         tokens = scan(statement, 0, ("theorem", "lemma"))[1]
@@ -730,13 +737,15 @@ def normal_form(statement):
         starts[start].append((depth, tokens[at][1], number[at]))
     scopes, out, free = [], [], set()
     for i, (kind, word, _, depth) in enumerate(tokens):
-        while scopes and (depth < scopes[-1][0] or depth == scopes[-1][0] and word in ENDS and i not in quiet):
+        ends = word in ENDS and i not in quiet
+        while scopes and (depth < scopes[-1][0] or depth == scopes[-1][0] and ends):
             scopes.pop()
         head = word.partition(".")[0]
         bound = number.get(i)
         if kind == "name" and not bound:
             bound = next((n for _, w, n in reversed(scopes) if w == head), None)
-        named = i and tokens[i - 1][1] == "." or [t[1] for t in tokens[i + 1:i + 2]] == [":="]  # a field, `(x := 1)`
+        after = tokens[i + 1][1] if i + 1 < len(tokens) else ""
+        named = i and tokens[i - 1][1] == "." or after == ":="  # a field, `(x := 1)`
         if kind == "name" and (named or not bound):
             free.add(head)
         out.append((word, bound and head, bound and bound + word[len(head):]))
@@ -745,7 +754,7 @@ def normal_form(statement):
 
 
 def variables(tokens, i, end, depth):
-    """(token, token after which it is in scope) of each variable of binders: `x y : T`, `(x : T) {y}` or `x ∈ s`."""
+    """(token, token after which it is in scope) of each variable of `x y : T`, `(x : T) {y}` or `x ∈ s`."""
     if tokens[i:i + 1] and tokens[i][1] == ".":  # universes
         i = end_of_group(tokens, i + 1, depth) + 1
     while i < end:
@@ -774,7 +783,7 @@ def end_of_group(tokens, i, depth):
 # ------------------------------------------------------------------------------------------ the command line
 
 def read_attempts(path):
-    """Yields the attempts of a JSON Lines file ("-": standard input) or of a .lean file; ValueError: bad input."""
+    """Yields the attempts of a JSON Lines file (-: standard input) or a .lean file; ValueError: bad input."""
     with contextlib.ExitStack() as stack:
         f = sys.stdin.buffer if path == "-" else stack.enter_context(open(path, "rb"))
         if path.endswith(".lean"):
@@ -787,7 +796,8 @@ def read_attempts(path):
                 a = json.loads(line)
             except ValueError as e:
                 raise ValueError(f"{path}:{n}: not JSON: {e}") from e
-            texts = [a.get("statement"), a.get("proof"), a.get("header") or ""] if isinstance(a, dict) else [None]
+            fields = a if isinstance(a, dict) else {}
+            texts = fields.get("statement"), fields.get("proof"), fields.get("header") or ""
             if not all(isinstance(t, str) for t in texts):
                 raise ValueError(f'{path}:{n}: needs texts "statement" and "proof" (and "header", if any)')
             yield a
@@ -796,7 +806,7 @@ def read_attempts(path):
 def theorems(text):
     """The theorems of a Lean file as attempts.
 
-    What stands before one is its header, of the earlier theorems only those whose name occurs later in the file.
+    What stands before one is its header, of earlier theorems only those whose name occurs later in the file.
     """
     text, header = text.replace("\r\n", "\n"), ""
     starts = [m.start() for m in re.finditer(r"^(?=[A-Za-z@#/])", text, re.M)]
@@ -825,16 +835,16 @@ def parse_args(argv=None):
                    help="JSON Lines, - for standard input, or a .lean file, theorem by theorem")
     p.add_argument("--out", default="-", metavar="OUT.jsonl", help="default: standard output")
     g = p.add_argument_group("Lean")
-    g.add_argument("--lean", metavar="CMD", help="lean command; default: lean of the PATH, else the one of tiny/")
+    g.add_argument("--lean", metavar="CMD", help="default: lean of the PATH, else the one of tiny/")
     g.add_argument("--lean_project", metavar="DIR", help="Lake project, built; Lean runs there by `lake env`")
-    g.add_argument("--header", default="", metavar="TEXT", help="Lean text before a theorem that brings no header")
+    g.add_argument("--header", default="", metavar="TEXT", help="Lean text before theorems without a header")
     g.add_argument("--header_file", metavar="F", help="the same from a file")
     g = p.add_argument_group("limits")
-    g.add_argument("--workers", type=int, default=0, metavar="N", help="Lean processes at a time; 0: one a core")
-    g.add_argument("--timeout", type=float, default=60.0, metavar="S", help="seconds a theorem, of the wall clock")
+    g.add_argument("--workers", type=int, default=0, metavar="N", help="Lean processes; 0: one a core")
+    g.add_argument("--timeout", type=float, default=60.0, metavar="S", help="wall-clock seconds a theorem")
     g.add_argument("--heartbeats", type=int, default=400_000, metavar="N",
                    help="Lean's own deterministic limit a theorem; 0: none")
-    g.add_argument("--memory", type=float, default=8.0, metavar="GB", help="resident memory of a Lean process")
+    g.add_argument("--memory", type=float, default=8.0, metavar="GB", help="resident, a Lean process")
     p.add_argument("--benchmark", action="store_true", help="measure the checker on this machine and stop")
     args = p.parse_args(argv)
     if not args.input and not args.benchmark:
@@ -856,7 +866,8 @@ def run(args):
                     header=args.header, workers=args.workers or None, timeout=args.timeout,
                     heartbeats=args.heartbeats, memory=args.memory)
     try:
-        with open(part, "w", encoding="utf-8") if args.out != "-" else contextlib.nullcontext(sys.stdout) as out:
+        with contextlib.ExitStack() as stack:
+            out = sys.stdout if args.out == "-" else stack.enter_context(open(part, "w", encoding="utf-8"))
             for a in tqdm(checked, unit=" proofs", disable=None):
                 counts[a["verdict"]] += 1
                 print(json.dumps(a), file=out, flush=True)
@@ -876,7 +887,8 @@ def benchmark(args):
     """Prints the checker's speed beside that of bare Lean: medians of rounds in which the arms take turns."""
     workers = args.workers or len(os.sched_getaffinity(0))
     statement = "theorem t (p q r : Prop) (h : p ∧ q) (g : q → r) : r ∧ p := by"
-    good = [{"statement": statement, "proof": f"\n  have a{i} := h.2\n  exact ⟨g a{i}, h.1⟩"} for i in range(1000 * workers)]
+    good = [{"statement": statement, "proof": f"\n  have a{i} := h.2\n  exact ⟨g a{i}, h.1⟩"}
+            for i in range(1000 * workers)]
     hang = {"statement": statement, "proof": "\n  repeat (first | (have a := 1) | skip)"}
 
     def pool(timeout=args.timeout, heartbeats=args.heartbeats):
@@ -889,7 +901,8 @@ def benchmark(args):
             f.write(args.header + "\n" + "".join(
                 template(a["statement"], a["proof"]).replace("\0", f"X{i}") for i, a in enumerate(good[:n])))
         start = time.monotonic()
-        lean = [subprocess.Popen([*p.argv, path], cwd=p.cwd, env=ENV, stdout=subprocess.DEVNULL) for _ in range(copies)]
+        lean = [subprocess.Popen([*p.argv, path], cwd=p.cwd, env=ENV, stdout=subprocess.DEVNULL)
+                for _ in range(copies)]
         for process in lean:
             process.wait()
         seconds = time.monotonic() - start
@@ -903,20 +916,23 @@ def benchmark(args):
         return time.monotonic() - start, p.starts
 
     rounds = [(bare(1, workers), bare(100), bare(600), bare(600, workers), *checked(good)) for _ in range(5)]
-    print(f"{workers} workers, {len(good)} proofs; medians of {len(rounds)} rounds (and their range), proofs/s")
+    one, few, many, beside, seconds, starts = (list(arm) for arm in zip(*rounds, strict=True))
+    marginal = [500 / (b - a) for a, b in zip(few, many, strict=True)]
+    speed = [len(good) / s for s in seconds]
+    print(f"{workers} workers, {len(good)} proofs; medians of {len(rounds)} rounds (and the range), proofs/s")
 
     def show(name, values):
         middle = statistics.median(values)
         print(f"{name:66} {middle:8.2f}  ({min(values):.2f} to {max(values):.2f})")
 
-    show("one Lean process a proof, all workers", [workers / one for one, *_ in rounds])
-    show("one bare Lean with many proofs, beyond its start (marginal)", [500 / (b - a) for _, a, b, *_ in rounds])
-    show("as many bare Leans as workers, 600 proofs each", [600 * workers / r[3] for r in rounds])
-    show("this checker", [len(good) / r[4] for r in rounds])
-    show("  process starts", [r[5] for r in rounds])
-    show("  ratio to one process a proof", [len(good) / r[4] / (workers / r[0]) for r in rounds])
-    show("  ratio to workers x marginal", [len(good) / r[4] / workers / (500 / (r[2] - r[1])) for r in rounds])
-    show("  ratio to as many bare Leans", [len(good) / r[4] / (600 * workers / r[3]) for r in rounds])
+    show("one Lean process a proof, all workers", [workers / s for s in one])
+    show("one bare Lean with many proofs, beyond its start (marginal)", marginal)
+    show("as many bare Leans as workers, 600 proofs each", [600 * workers / s for s in beside])
+    show("this checker", speed)
+    show("  process starts", starts)
+    show("  ratio to one process a proof", [v * s / workers for v, s in zip(speed, one, strict=True)])
+    show("  ratio to workers x marginal", [v / workers / m for v, m in zip(speed, marginal, strict=True)])
+    show("  ratio to as many bare Leans", [v * s / 600 / workers for v, s in zip(speed, beside, strict=True)])
     rows, cost = good[:1000], []
     for _ in range(3):
         plain, slow = checked(rows), checked([*rows[:500], hang, *rows[500:]], timeout=5.0, heartbeats=0)
