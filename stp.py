@@ -324,6 +324,299 @@ def conjecturer_example(seed, conjecture, lemmas, weight=1.0):
             "target": conjecture.removeprefix("theorem") + "\n" + STOP_CONJECTURE, "weight": weight}
 
 
+# ----------------------------------------------------------------------------------------------- the three stages of STP
+
+def run(args):
+    given, library, lemmas = check_input(args)
+    for warning in plan(args)[1] if n_gpus() else ():
+        print(f"warning: {warning}", file=sys.stderr)
+    settle(args, " ".join(sys.argv))
+    start = base, _, model = stage_1(library, lemmas, args)
+    policy, history = start, History(replay=deque(maxlen=args.replay))
+    path = f"{args.out}/metrics.jsonl"
+    rows = list(read_jsonl(path)) if os.path.exists(path) else []
+    print(HEADING)
+    for t in range(args.iters):
+        folder = f"{args.out}/iter_{t:02d}"
+        if t < len(rows):  # finished in an earlier run
+            with open(f"{folder}/attempts.json") as f:
+                history.add(list(compact(read_jsonl(f"{folder}/attempts.jsonl"))), json.load(f))
+            if os.path.exists(f"{folder}/model"):
+                policy = ((f"{folder}/model/merged", None) if args.lora_r == 0 else (base, f"{folder}/model/adapter"))
+                policy = (*policy, f"{folder}/model/merged")
+        else:
+            policy, row = self_play_iteration(t, given, library, lemmas, history, policy, args)
+            rows.append(row)
+            write_jsonl(path, rows)
+        print(report(rows[t]), flush=True)
+        restart = f"{args.out}/restart_{t + 1:02d}"
+        if args.restart_every and (t + 1) % args.restart_every == 0 and t + 1 < args.iters and (
+                t + 1 == len(rows) or os.path.exists(restart)):  # else a later model has taken its place
+            policy = stage_3(restart, base, library, lemmas, args, upto=t + 1)
+        for old in (f"{args.out}/iter_{t - args.keep:02d}/model", f"{args.out}/restart_{t - args.keep:02d}"):
+            if args.keep and t >= args.keep and not policy[2].startswith(old):  # an iteration may train nothing
+                shutil.rmtree(old, ignore_errors=True)
+    model = policy[2]
+    if args.iters and not args.no_retrain:
+        print("final re-training from the base model")
+        model = stage_3(f"{args.out}/final_{args.iters:02d}", base, library, lemmas, args, upto=args.iters)[2]
+    print(f"final model: {model}")
+    if args.samples:
+        evaluate(model, args)
+    if rows:
+        plot([args.out], f"{args.out}/progress.png")
+
+
+# ---------------------------------------------------------------------------------------- stage 1: supervised finetuning
+
+def sft_examples(library, lemmas, args):
+    """Prover and conjecturer examples (section 3.1): --sft files as they are, and those mined from the library.
+
+    For theorem B whose proof uses lemma L, the nearest earlier theorem A of the same file that uses L too gives the
+    conjecturer example (L, A) -> B; the nearest earlier A of all gives one for "no lemma".
+    """
+    import reward
+    examples = [row for path in args.sft for row in read_jsonl(path)]
+    for n, e in enumerate(examples, 1):
+        if not (isinstance(e, dict) and isinstance(e.get("prompt"), str) and isinstance(e.get("target"), str)):
+            raise UserError(f'--sft, entry {n}: needs "prompt" and "target"')
+    latest = defaultdict(dict)  # file -> lemma or None -> latest theorem that uses it
+    for b in library:
+        examples.append(prover_example(b, args))
+        seen = latest[b.get("file")]
+        uses = [*sorted(reward.invoked(b["proof"], lemmas)), None]
+        examples += [conjecturer_example({**seen[L], "lemma": L}, b["statement"], lemmas) for L in uses if L in seen]
+        seen.update(dict.fromkeys(uses, b))
+    return examples
+
+
+def stage_1(library, lemmas, args):
+    """Builds and pretrains the base (scratch), finetunes on SFT data. Returns (base, adapter or None, sampling model)."""
+    base, examples = args.model, sft_examples(library, lemmas, args)
+    if args.model == "scratch":
+        base = f"{args.out}/base/merged"
+        if not os.path.exists(f"{args.out}/base"):
+            build_scratch_model(f"{args.out}/random", examples, args)
+            train(f"{args.out}/base", f"{args.out}/random", None, examples, args,
+                  lr=args.pretrain_lr, epochs=args.pretrain_epochs, full=True, pretrain=True)
+            shutil.rmtree(f"{args.out}/random")
+    elif args.iters == 0:
+        return base, None, base
+    return finetune(f"{args.out}/sft", base, None, examples, args, lr=args.sft_lr, epochs=args.sft_epochs)[:3]
+
+
+def finetune(folder, base, adapter, examples, args, **how):
+    """LoRA (or full, --lora_r 0) training. Returns (base to go on from, its adapter, sampling model, loss)."""
+    full = args.lora_r == 0
+    loss = train(folder, base, adapter, examples, args, full=full, **how)
+    merged = f"{folder}/merged"
+    return (merged, None, merged, loss) if full else (base, f"{folder}/adapter", merged, loss)
+
+
+# ------------------------------------------------------------------------------------------------ stage 2: self-play
+
+@dataclass
+class History:
+    """What self-play remembers: best pass rate per given statement tried, attempts of the last iterations, totals."""
+    best: dict = field(default_factory=dict)
+    replay: deque = field(default_factory=deque)
+    proofs: int = 0
+    tokens: int = 0
+
+    def proved(self):
+        return sum(rate > 0 for rate in self.best.values())
+
+    def add(self, attempts, stats):
+        import reward
+        rates = reward.pass_rates([a for a in attempts if a["role"] == "given"])
+        for s, rate in rates.items():
+            self.best[s] = max(rate, self.best.get(s, 0))
+        self.replay.append(attempts)
+        self.proofs += sum(a["count"] for a in attempts)
+        self.tokens += stats["tokens"]
+
+
+def compact(attempts):
+    """Proved attempts as they are; all others of a statement and verdict as one row with their number."""
+    others = {}
+    for a in attempts:
+        if a["verdict"] == "proved":
+            yield a
+        else:
+            row = others.setdefault((a["statement"], a["verdict"]),
+                                    {k: a[k] for k in ("statement", "role", "verdict")} | {"proof": "", "count": 0})
+            row["count"] += a["count"]
+    yield from others.values()
+
+
+def self_play_iteration(t, given, library, lemmas, history, policy, args):
+    """One iteration of self-play (section 3). policy = (base, adapter, sampling model). Returns (policy, metrics)."""
+    import torch
+
+    import reward
+    folder, (base, adapter, model) = f"{args.out}/iter_{t:02d}", policy
+    draw = rng(args, t, "given")
+    seconds, clock = {}, time.time()
+
+    def lap(name):
+        nonlocal clock
+        seconds[name], clock = round(time.time() - clock, 2), time.time()
+
+    unproved = [s for s in given if not history.best.get(s["statement"])]
+    again = [s for s in given if (rate := history.best.get(s["statement"])) and
+             (rate < args.seed_rate or draw.random() < args.resample)]
+    statements = unproved + again
+
+    # Conjecture: from the proofs of given statements, write new statements.
+    seeds = phase(f"{folder}/seeds.jsonl", lambda: choose_seeds(history, library, lemmas, len(statements), t, args))
+    conjectures = phase(f"{folder}/conjectures.jsonl",
+                        lambda: conjecture(folder, seeds, given, lemmas, len(statements), len(unproved), t, model, args))
+    tried = [c for c in conjectures if c["tried"]]
+    lap("conjecture")
+
+    # Prove and verify: K samples for each given statement and conjecture.
+    K = args.K if t else args.K0
+    spare = K * (len(statements) - len(tried)) // max(1, len(statements))
+    jobs = [{**s, "role": "given", "n": K + max(0, spare)} for s in statements]
+    jobs += [{**c, "role": "conjecture", "n": K} for c in tried]
+    stats = prove(f"{folder}/attempts.jsonl", jobs, model, args)
+    attempts = list(compact(read_jsonl(f"{folder}/attempts.jsonl")))
+    lap("prove")
+
+    # Reward: keep barely provable, relevant, elegant conjectures, reweighted towards the unproved statements.
+    of_conjectures = [a for a in attempts if a["role"] == "conjecture"]
+    rewards = phase(f"{folder}/rewards.jsonl", lambda: reward.select(
+        tried, of_conjectures, [s["statement"] for s in unproved],
+        lambda texts: embed(f"{folder}/embeddings", texts, model, args), challenge=args.challenge,
+        elegance=args.elegance, elegance_group=args.elegance_group, reweight=args.reweight, kappa=args.kappa,
+        seed=args.seed))
+    torch.cuda.empty_cache()  # this process reweights on the first GPU, which the trainer and vLLM fill
+    lap("reward")
+
+    # Train: the same model on both roles.
+    history.add(attempts, stats)
+    examples = phase(f"{folder}/examples.jsonl", lambda: training_examples(history, rewards, lemmas, args))
+    loss = None
+    if examples and args.prover == "on":
+        *policy, loss = finetune(f"{folder}/model", base, adapter, examples, args, lr=args.lr, epochs=args.epochs)
+    lap("train")
+    return policy, metrics(t, given, unproved, seeds, conjectures, attempts, rewards, examples, history, loss,
+                           {**seconds, **{k: v for k, v in stats.items() if k != "tokens"}}, lemmas)
+
+
+def choose_seeds(history, library, lemmas, budget, t, args):
+    """Seeds (statement, proof, lemma) from the replayed proofs of given statements, at most `budget` (step 1)."""
+    import reward
+    if args.conjecturer == "off":
+        return []
+    draw, count, seeds = rng(args, t, "seeds"), Counter(), {}
+    proofs = [a for attempts in history.replay for a in attempts if a["role"] == "given" and
+              a["verdict"] == "proved" and history.best[a["statement"]] > args.seed_rate]
+    draw.shuffle(proofs)
+    proofs += draw.sample(library, len(library)) if args.library_seeds else []  # they fill up the budget
+    for p in proofs:
+        for lemma in sorted(reward.invoked(p["proof"], lemmas)) + [None] * (draw.random() < 0.5):
+            if (p["statement"], lemma) in seeds or lemma and count[lemma] >= args.lemma_cap * budget:
+                continue
+            count[lemma] += 1
+            seeds[p["statement"], lemma] = {"statement": p["statement"], "proof": p["proof"], "lemma": lemma,
+                                            **({"header": p["header"]} if "header" in p else {})}
+    return list(itertools.islice(seeds.values(), budget))
+
+
+def conjecture(folder, seeds, given, lemmas, n_statements, n_unproved, t, model, args):
+    """Samples conjectures, lets Lean check that they are new and well-formed, marks those to be tried (step 2)."""
+    if not seeds:
+        return
+    n = max(1, min(args.per_seed, 3 * n_statements // len(seeds)))
+    rows = [{**seed, "prompt": conjecturer_prompt(lemmas.get(seed["lemma"]), seed["statement"], seed["proof"]), "n": n}
+            for seed in seeds]
+    parsed = [{"statement": parse_conjecture(text), "lemma": row["lemma"], "seed": row["statement"],
+               "seed_proof": row["proof"], **({"header": row["header"]} if "header" in row else {})}
+              for row, texts in sample(f"{folder}/conjecture", rows, STOP_CONJECTURE, model, args, {}) for text in texts]
+    rng(args, t, "conjectures").shuffle(parsed)
+    checked = lean_check.check_statements(parsed, known=[s["statement"] for s in given], **lean_options(args))
+    places = n_unproved
+    for c in tqdm(checked, desc="  Lean, conjectures", total=len(parsed), leave=False, disable=None):
+        tried = c["verdict"] == "ok" and places > 0
+        places -= tried
+        yield {**c, "tried": bool(tried)}
+    shutil.rmtree(f"{folder}/conjecture")
+
+
+def prove(path, jobs, model, args):
+    """Samples proofs and has Lean check them as they come (steps 3, 4); returns stats: tokens, seconds of each part.
+
+    jobs: statements with "n", the number of samples. Writes one line for each distinct (statement, proof).
+    """
+    folder, stats = path.removesuffix(".jsonl"), {"tokens": 0}
+    if os.path.exists(path):
+        with open(folder + ".json") as f:
+            return json.load(f)
+    rows = [{**j, "prompt": prover_prompt(j["statement"], j.get("header", args.header)), "keep": j["statement"]}
+            for j in jobs]
+
+    def attempts():
+        fields = ("statement", "header", "name", "split", "role", "lemma")
+        for row, texts in sample(folder, rows, STOP_PROOF, model, args, stats):
+            for proof, count in Counter(texts).items():
+                yield {**{k: row[k] for k in fields if k in row}, "proof": proof, "count": count}
+
+    def verdicts():
+        start, crashed, total, lean = time.time(), 0, 0, 0.0
+        for a in lean_check.check(attempts(), **lean_options(args)):
+            total, crashed, lean = total + 1, crashed + (a["verdict"] == "crashed"), lean + a["seconds"]
+            yield a
+        if crashed > 0.1 * total:
+            raise RuntimeError(f"Lean failed on {crashed} of {total} proofs ({a['message']}); mend it and start again")
+        sampling = stats.pop("seconds", 0)
+        stats.update(sample=round(sampling, 2), prove_wait=round(time.time() - start - sampling, 2), lean=round(lean, 2))
+        with open(folder + ".json", "w") as f:
+            json.dump(stats, f)
+
+    write_jsonl(path, verdicts())
+    shutil.rmtree(folder, ignore_errors=True)
+    return stats
+
+
+def lean_options(args):
+    return dict(lean=args.lean, project=args.lean_project, header=args.header, workers=args.lean_workers or None,
+                timeout=args.timeout, heartbeats=args.heartbeats, memory=args.memory)
+
+
+def training_examples(history, rewards, lemmas, args):
+    """Proofs of statements with pass rate <= 1/2 in the replay, and kept conjectures, with weights (step 6)."""
+    import reward
+    replay = [a for attempts in history.replay for a in attempts]
+    rates = reward.pass_rates(replay)
+    proofs = {(a["statement"], a["proof"]): a for a in replay if a["verdict"] == "proved"
+              and rates[a["statement"]] <= args.train_rate}
+    for a, weight in zip(proofs.values(), reward.proof_weights(list(proofs.values()), args.gamma), strict=True):
+        yield prover_example(a, args, weight)
+    for c in rewards if args.conjecturer == "on" else ():
+        if c["weight"] > 0:
+            seed = {"statement": c["seed"], "proof": c["seed_proof"], "lemma": c["lemma"]}
+            yield conjecturer_example(seed, c["statement"], lemmas, c["weight"])
+
+
+# --------------------------------------------------------------------------------------- stage 3: final re-training
+
+def stage_3(folder, base, library, lemmas, args, upto):
+    """From the base: SFT data and all proofs found, of given statements and of challenging conjectures (section 3.3)."""
+    import reward
+    draw, proofs = rng(args, folder), defaultdict(dict)
+    for t in range(upto):
+        attempts = list(compact(read_jsonl(f"{args.out}/iter_{t:02d}/attempts.jsonl")))
+        rates = reward.pass_rates(attempts)
+        for a in attempts:
+            if a["verdict"] == "proved" and (a["role"] == "given" or rates[a["statement"]] <= args.challenge):
+                proofs[a["statement"]][a["proof"]] = a
+    found = [a for p in proofs.values() for a in draw.sample(list(p.values()), min(len(p), args.retrain_proofs))]
+    examples = sft_examples(library, lemmas, args)
+    examples += [prover_example(a, args, math.exp(-args.gamma * len(a["proof"]))) for a in found]
+    return finetune(folder, base, None, examples, args, lr=args.retrain_lr, epochs=args.sft_epochs)[:3]
+
+
 # ------------------------------------------------------------------------------------------- phases as processes
 # Sampling, embedding and training run in child processes: only the end of a process surely gives GPU memory back.
 
@@ -745,256 +1038,6 @@ def build_scratch_model(folder, examples, args):
     tokenizer.save_pretrained(folder)
 
 
-# --------------------------------------------------------------------------------------- stage 1: supervised finetuning
-
-def sft_examples(library, lemmas, args):
-    """Prover and conjecturer examples (section 3.1): --sft files as they are, and those mined from the library.
-
-    For theorem B whose proof uses lemma L, the nearest earlier theorem A of the same file that uses L too gives the
-    conjecturer example (L, A) -> B; the nearest earlier A of all gives one for "no lemma".
-    """
-    import reward
-    examples = [row for path in args.sft for row in read_jsonl(path)]
-    for n, e in enumerate(examples, 1):
-        if not (isinstance(e, dict) and isinstance(e.get("prompt"), str) and isinstance(e.get("target"), str)):
-            raise UserError(f'--sft, entry {n}: needs "prompt" and "target"')
-    latest = defaultdict(dict)  # file -> lemma or None -> latest theorem that uses it
-    for b in library:
-        examples.append(prover_example(b, args))
-        seen = latest[b.get("file")]
-        uses = [*sorted(reward.invoked(b["proof"], lemmas)), None]
-        examples += [conjecturer_example({**seen[L], "lemma": L}, b["statement"], lemmas) for L in uses if L in seen]
-        seen.update(dict.fromkeys(uses, b))
-    return examples
-
-
-def stage_1(library, lemmas, args):
-    """Builds and pretrains the base (scratch), finetunes on SFT data. Returns (base, adapter or None, sampling model)."""
-    base, examples = args.model, sft_examples(library, lemmas, args)
-    if args.model == "scratch":
-        base = f"{args.out}/base/merged"
-        if not os.path.exists(f"{args.out}/base"):
-            build_scratch_model(f"{args.out}/random", examples, args)
-            train(f"{args.out}/base", f"{args.out}/random", None, examples, args,
-                  lr=args.pretrain_lr, epochs=args.pretrain_epochs, full=True, pretrain=True)
-            shutil.rmtree(f"{args.out}/random")
-    elif args.iters == 0:
-        return base, None, base
-    return finetune(f"{args.out}/sft", base, None, examples, args, lr=args.sft_lr, epochs=args.sft_epochs)[:3]
-
-
-def finetune(folder, base, adapter, examples, args, **how):
-    """LoRA (or full, --lora_r 0) training. Returns (base to go on from, its adapter, sampling model, loss)."""
-    full = args.lora_r == 0
-    loss = train(folder, base, adapter, examples, args, full=full, **how)
-    merged = f"{folder}/merged"
-    return (merged, None, merged, loss) if full else (base, f"{folder}/adapter", merged, loss)
-
-
-# ------------------------------------------------------------------------------------------------ stage 2: self-play
-
-@dataclass
-class History:
-    """What self-play remembers: best pass rate per given statement tried, attempts of the last iterations, totals."""
-    best: dict = field(default_factory=dict)
-    replay: deque = field(default_factory=deque)
-    proofs: int = 0
-    tokens: int = 0
-
-    def proved(self):
-        return sum(rate > 0 for rate in self.best.values())
-
-    def add(self, attempts, stats):
-        import reward
-        rates = reward.pass_rates([a for a in attempts if a["role"] == "given"])
-        for s, rate in rates.items():
-            self.best[s] = max(rate, self.best.get(s, 0))
-        self.replay.append(attempts)
-        self.proofs += sum(a["count"] for a in attempts)
-        self.tokens += stats["tokens"]
-
-
-def compact(attempts):
-    """Proved attempts as they are; all others of a statement and verdict as one row with their number."""
-    others = {}
-    for a in attempts:
-        if a["verdict"] == "proved":
-            yield a
-        else:
-            row = others.setdefault((a["statement"], a["verdict"]),
-                                    {k: a[k] for k in ("statement", "role", "verdict")} | {"proof": "", "count": 0})
-            row["count"] += a["count"]
-    yield from others.values()
-
-
-def self_play_iteration(t, given, library, lemmas, history, policy, args):
-    """One iteration of self-play (section 3). policy = (base, adapter, sampling model). Returns (policy, metrics)."""
-    import torch
-
-    import reward
-    folder, (base, adapter, model) = f"{args.out}/iter_{t:02d}", policy
-    draw = rng(args, t, "given")
-    seconds, clock = {}, time.time()
-
-    def lap(name):
-        nonlocal clock
-        seconds[name], clock = round(time.time() - clock, 2), time.time()
-
-    unproved = [s for s in given if not history.best.get(s["statement"])]
-    again = [s for s in given if (rate := history.best.get(s["statement"])) and
-             (rate < args.seed_rate or draw.random() < args.resample)]
-    statements = unproved + again
-
-    # Conjecture: from the proofs of given statements, write new statements.
-    seeds = phase(f"{folder}/seeds.jsonl", lambda: choose_seeds(history, library, lemmas, len(statements), t, args))
-    conjectures = phase(f"{folder}/conjectures.jsonl",
-                        lambda: conjecture(folder, seeds, given, lemmas, len(statements), len(unproved), t, model, args))
-    tried = [c for c in conjectures if c["tried"]]
-    lap("conjecture")
-
-    # Prove and verify: K samples for each given statement and conjecture.
-    K = args.K if t else args.K0
-    spare = K * (len(statements) - len(tried)) // max(1, len(statements))
-    jobs = [{**s, "role": "given", "n": K + max(0, spare)} for s in statements]
-    jobs += [{**c, "role": "conjecture", "n": K} for c in tried]
-    stats = prove(f"{folder}/attempts.jsonl", jobs, model, args)
-    attempts = list(compact(read_jsonl(f"{folder}/attempts.jsonl")))
-    lap("prove")
-
-    # Reward: keep barely provable, relevant, elegant conjectures, reweighted towards the unproved statements.
-    of_conjectures = [a for a in attempts if a["role"] == "conjecture"]
-    rewards = phase(f"{folder}/rewards.jsonl", lambda: reward.select(
-        tried, of_conjectures, [s["statement"] for s in unproved],
-        lambda texts: embed(f"{folder}/embeddings", texts, model, args), challenge=args.challenge,
-        elegance=args.elegance, elegance_group=args.elegance_group, reweight=args.reweight, kappa=args.kappa,
-        seed=args.seed))
-    torch.cuda.empty_cache()  # this process reweights on the first GPU, which the trainer and vLLM fill
-    lap("reward")
-
-    # Train: the same model on both roles.
-    history.add(attempts, stats)
-    examples = phase(f"{folder}/examples.jsonl", lambda: training_examples(history, rewards, lemmas, args))
-    loss = None
-    if examples and args.prover == "on":
-        *policy, loss = finetune(f"{folder}/model", base, adapter, examples, args, lr=args.lr, epochs=args.epochs)
-    lap("train")
-    return policy, metrics(t, given, unproved, seeds, conjectures, attempts, rewards, examples, history, loss,
-                           {**seconds, **{k: v for k, v in stats.items() if k != "tokens"}}, lemmas)
-
-
-def choose_seeds(history, library, lemmas, budget, t, args):
-    """Seeds (statement, proof, lemma) from the replayed proofs of given statements, at most `budget` (step 1)."""
-    import reward
-    if args.conjecturer == "off":
-        return []
-    draw, count, seeds = rng(args, t, "seeds"), Counter(), {}
-    proofs = [a for attempts in history.replay for a in attempts if a["role"] == "given" and
-              a["verdict"] == "proved" and history.best[a["statement"]] > args.seed_rate]
-    draw.shuffle(proofs)
-    proofs += draw.sample(library, len(library)) if args.library_seeds else []  # they fill up the budget
-    for p in proofs:
-        for lemma in sorted(reward.invoked(p["proof"], lemmas)) + [None] * (draw.random() < 0.5):
-            if (p["statement"], lemma) in seeds or lemma and count[lemma] >= args.lemma_cap * budget:
-                continue
-            count[lemma] += 1
-            seeds[p["statement"], lemma] = {"statement": p["statement"], "proof": p["proof"], "lemma": lemma,
-                                            **({"header": p["header"]} if "header" in p else {})}
-    return list(itertools.islice(seeds.values(), budget))
-
-
-def conjecture(folder, seeds, given, lemmas, n_statements, n_unproved, t, model, args):
-    """Samples conjectures, lets Lean check that they are new and well-formed, marks those to be tried (step 2)."""
-    if not seeds:
-        return
-    n = max(1, min(args.per_seed, 3 * n_statements // len(seeds)))
-    rows = [{**seed, "prompt": conjecturer_prompt(lemmas.get(seed["lemma"]), seed["statement"], seed["proof"]), "n": n}
-            for seed in seeds]
-    parsed = [{"statement": parse_conjecture(text), "lemma": row["lemma"], "seed": row["statement"],
-               "seed_proof": row["proof"], **({"header": row["header"]} if "header" in row else {})}
-              for row, texts in sample(f"{folder}/conjecture", rows, STOP_CONJECTURE, model, args, {}) for text in texts]
-    rng(args, t, "conjectures").shuffle(parsed)
-    checked = lean_check.check_statements(parsed, known=[s["statement"] for s in given], **lean_options(args))
-    places = n_unproved
-    for c in tqdm(checked, desc="  Lean, conjectures", total=len(parsed), leave=False, disable=None):
-        tried = c["verdict"] == "ok" and places > 0
-        places -= tried
-        yield {**c, "tried": bool(tried)}
-    shutil.rmtree(f"{folder}/conjecture")
-
-
-def prove(path, jobs, model, args):
-    """Samples proofs and has Lean check them as they come (steps 3, 4); returns stats: tokens, seconds of each part.
-
-    jobs: statements with "n", the number of samples. Writes one line for each distinct (statement, proof).
-    """
-    folder, stats = path.removesuffix(".jsonl"), {"tokens": 0}
-    if os.path.exists(path):
-        with open(folder + ".json") as f:
-            return json.load(f)
-    rows = [{**j, "prompt": prover_prompt(j["statement"], j.get("header", args.header)), "keep": j["statement"]}
-            for j in jobs]
-
-    def attempts():
-        fields = ("statement", "header", "name", "split", "role", "lemma")
-        for row, texts in sample(folder, rows, STOP_PROOF, model, args, stats):
-            for proof, count in Counter(texts).items():
-                yield {**{k: row[k] for k in fields if k in row}, "proof": proof, "count": count}
-
-    def verdicts():
-        start, crashed, total, lean = time.time(), 0, 0, 0.0
-        for a in lean_check.check(attempts(), **lean_options(args)):
-            total, crashed, lean = total + 1, crashed + (a["verdict"] == "crashed"), lean + a["seconds"]
-            yield a
-        if crashed > 0.1 * total:
-            raise RuntimeError(f"Lean failed on {crashed} of {total} proofs ({a['message']}); mend it and start again")
-        sampling = stats.pop("seconds", 0)
-        stats.update(sample=round(sampling, 2), prove_wait=round(time.time() - start - sampling, 2), lean=round(lean, 2))
-        with open(folder + ".json", "w") as f:
-            json.dump(stats, f)
-
-    write_jsonl(path, verdicts())
-    shutil.rmtree(folder, ignore_errors=True)
-    return stats
-
-
-def lean_options(args):
-    return dict(lean=args.lean, project=args.lean_project, header=args.header, workers=args.lean_workers or None,
-                timeout=args.timeout, heartbeats=args.heartbeats, memory=args.memory)
-
-
-def training_examples(history, rewards, lemmas, args):
-    """Proofs of statements with pass rate <= 1/2 in the replay, and kept conjectures, with weights (step 6)."""
-    import reward
-    replay = [a for attempts in history.replay for a in attempts]
-    rates = reward.pass_rates(replay)
-    proofs = {(a["statement"], a["proof"]): a for a in replay if a["verdict"] == "proved"
-              and rates[a["statement"]] <= args.train_rate}
-    for a, weight in zip(proofs.values(), reward.proof_weights(list(proofs.values()), args.gamma), strict=True):
-        yield prover_example(a, args, weight)
-    for c in rewards if args.conjecturer == "on" else ():
-        if c["weight"] > 0:
-            seed = {"statement": c["seed"], "proof": c["seed_proof"], "lemma": c["lemma"]}
-            yield conjecturer_example(seed, c["statement"], lemmas, c["weight"])
-
-
-# --------------------------------------------------------------------------------------- stage 3: final re-training
-
-def stage_3(folder, base, library, lemmas, args, upto):
-    """From the base: SFT data and all proofs found, of given statements and of challenging conjectures (section 3.3)."""
-    import reward
-    draw, proofs = rng(args, folder), defaultdict(dict)
-    for t in range(upto):
-        attempts = list(compact(read_jsonl(f"{args.out}/iter_{t:02d}/attempts.jsonl")))
-        rates = reward.pass_rates(attempts)
-        for a in attempts:
-            if a["verdict"] == "proved" and (a["role"] == "given" or rates[a["statement"]] <= args.challenge):
-                proofs[a["statement"]][a["proof"]] = a
-    found = [a for p in proofs.values() for a in draw.sample(list(p.values()), min(len(p), args.retrain_proofs))]
-    examples = sft_examples(library, lemmas, args)
-    examples += [prover_example(a, args, math.exp(-args.gamma * len(a["proof"]))) for a in found]
-    return finetune(folder, base, None, examples, args, lr=args.retrain_lr, epochs=args.sft_epochs)[:3]
-
-
 # ------------------------------------------------------------------------------------------------ metrics and pictures
 
 def histogram(rates):
@@ -1310,47 +1353,6 @@ def check_input(args):
     if verdict["verdict"] != "proved":
         raise UserError(f"--lean, --header: Lean does not prove True under the header ({verdict['message']})")
     return load_given(args), *load_library(args)
-
-
-def run(args):
-    given, library, lemmas = check_input(args)
-    for warning in plan(args)[1] if n_gpus() else ():
-        print(f"warning: {warning}", file=sys.stderr)
-    settle(args, " ".join(sys.argv))
-    start = base, _, model = stage_1(library, lemmas, args)
-    policy, history = start, History(replay=deque(maxlen=args.replay))
-    path = f"{args.out}/metrics.jsonl"
-    rows = list(read_jsonl(path)) if os.path.exists(path) else []
-    print(HEADING)
-    for t in range(args.iters):
-        folder = f"{args.out}/iter_{t:02d}"
-        if t < len(rows):  # finished in an earlier run
-            with open(f"{folder}/attempts.json") as f:
-                history.add(list(compact(read_jsonl(f"{folder}/attempts.jsonl"))), json.load(f))
-            if os.path.exists(f"{folder}/model"):
-                policy = ((f"{folder}/model/merged", None) if args.lora_r == 0 else (base, f"{folder}/model/adapter"))
-                policy = (*policy, f"{folder}/model/merged")
-        else:
-            policy, row = self_play_iteration(t, given, library, lemmas, history, policy, args)
-            rows.append(row)
-            write_jsonl(path, rows)
-        print(report(rows[t]), flush=True)
-        restart = f"{args.out}/restart_{t + 1:02d}"
-        if args.restart_every and (t + 1) % args.restart_every == 0 and t + 1 < args.iters and (
-                t + 1 == len(rows) or os.path.exists(restart)):  # else a later model has taken its place
-            policy = stage_3(restart, base, library, lemmas, args, upto=t + 1)
-        for old in (f"{args.out}/iter_{t - args.keep:02d}/model", f"{args.out}/restart_{t - args.keep:02d}"):
-            if args.keep and t >= args.keep and not policy[2].startswith(old):  # an iteration may train nothing
-                shutil.rmtree(old, ignore_errors=True)
-    model = policy[2]
-    if args.iters and not args.no_retrain:
-        print("final re-training from the base model")
-        model = stage_3(f"{args.out}/final_{args.iters:02d}", base, library, lemmas, args, upto=args.iters)[2]
-    print(f"final model: {model}")
-    if args.samples:
-        evaluate(model, args)
-    if rows:
-        plot([args.out], f"{args.out}/progress.png")
 
 
 def main():
