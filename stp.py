@@ -604,7 +604,7 @@ def training_examples(history, rewards, lemmas, args):
 def stage_3(folder, base, library, lemmas, args, upto):
     """From the base: SFT data and all proofs found, of given statements and of challenging conjectures (section 3.3)."""
     import reward
-    draw, proofs = rng(args, folder), defaultdict(dict)
+    draw, proofs = rng(args, os.path.basename(folder)), defaultdict(dict)
     for t in range(upto):
         attempts = list(compact(read_jsonl(f"{args.out}/iter_{t:02d}/attempts.jsonl")))
         rates = reward.pass_rates(attempts)
