@@ -331,8 +331,8 @@ def run(args):
     for warning in plan(args)[1] if n_gpus() else ():
         print(f"warning: {warning}", file=sys.stderr)
     settle(args, " ".join(sys.argv))
-    start = base, _, model = stage_1(library, lemmas, args)
-    policy, history = start, History(replay=deque(maxlen=args.replay))
+    base = f"{args.out}/base/merged" if args.model == "scratch" else args.model
+    policy, history = stage_1(library, lemmas, args), History(replay=deque(maxlen=args.replay))
     path = f"{args.out}/metrics.jsonl"
     rows = list(read_jsonl(path)) if os.path.exists(path) else []
     print(HEADING)
