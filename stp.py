@@ -1,34 +1,35 @@
 """STP, the self-play theorem prover (Dong & Ma, arXiv 2502.00212), in one script.
 
-One language model plays two roles. As conjecturer it writes new statements from theorems it has proved; as prover it
-tries to prove them and a fixed set of given statements. Lean 4 judges. The model is trained on the proofs that Lean
-accepts and on the conjectures that were barely provable, and the next iteration starts from there.
+One language model plays two roles. As conjecturer it writes new statements from theorems it has proved; as
+prover it tries to prove them and a fixed set of given statements. Lean 4 judges. The model is trained on the
+proofs that Lean accepts and on the conjectures that were barely provable; the next iteration starts there.
 
   python stp.py --iters 24                   laptop without a GPU: tiny preset, everything made on the spot
-  python stp.py --iters 24                   one or eight GPUs: paper preset, one process per GPU (see README for data)
+  python stp.py --iters 24                   one or eight GPUs: paper preset, a process per GPU (README: data)
   python stp.py --dry_run --preset paper     what the paper's run needs: samples, memory, disk, missing pieces
   python stp.py --conjecturer off            expert iteration; with --prover frozen: parallel sampling
   python stp.py --iters 0 --model DIR --eval FILE --samples 128       evaluation alone
   python stp.py --plot out/a out/b           several runs in one picture
 
-Read it from `self_play_iteration` outwards: choose_seeds -> conjecture -> prove (Lean checks while sampling goes on)
--> reward.select -> training_examples -> train. lean_check.py says which proofs count, reward.py which conjectures.
+Read it from `run` and `self_play_iteration` downwards: choose_seeds -> conjecture -> prove (Lean checks while
+sampling goes on) -> reward.select -> training_examples -> finetune. What these call (processes, sampling,
+training) comes after them. lean_check.py says which proofs count, reward.py which conjectures.
 
 Differences from the paper and its official code
-  1. LoRA instead of a full finetune (--lora_r 0 is the full one). The adapter is carried from iteration to iteration,
-     its optimizer is not, as in the official code.
+  1. LoRA instead of a full finetune (--lora_r 0 is the full one). The adapter is carried from iteration to
+     iteration, its optimizer is not, as in the official code.
   2. The reweighting problem is solved to its optimum; the official code is greedy (--reweight greedy).
-  3. Prover samples that conjectures leave unused go to the given statements, so that every iteration spends the same
-     2 K |statements| proofs and arms with and without conjectures can be compared.
+  3. Prover samples that conjectures leave unused go to the given statements, so that every iteration spends
+     the same 2 K |statements| proofs and arms with and without conjectures can be compared.
   4. The weight of a proof has no verify-seconds term: it would make a run depend on the machine's speed.
-  5. A conjecture must elaborate in Lean and differ from every given statement in more than names and white space.
+  5. A conjecture must elaborate in Lean and differ from every given statement in more than names and space.
   6. tiny preset only: seeds also come from the library (--library_seeds), and sizes shrink (table PRESETS).
 
-The run folder (--out). A file or folder that exists is finished, so the same command goes on after any stop.
+The run folder (--out). A file or folder that exists is finished: the same command goes on after any stop.
   config.json                all flags, versions
   base/ sft/                 stage 1: the tiny base model; SFT adapter/ and merged/ model
   iter_07/seeds.jsonl        statement, proof, lemma
-  iter_07/conjectures.jsonl  each parsed conjecture with its seed and the checker's verdict; "tried": went to the prover
+  iter_07/conjectures.jsonl  each parsed conjecture: seed, verdict of the checker, "tried": by the prover
   iter_07/attempts.jsonl     each distinct (statement, proof): count, verdict, message
   iter_07/rewards.jsonl      each tried conjecture: pass_rate, reason it was kept or dropped, weight
   iter_07/examples.jsonl     prompt, target, weight: what the model was trained on
@@ -38,14 +39,14 @@ The run folder (--out). A file or folder that exists is finished, so the same co
   metrics.jsonl, progress.png
 
 metrics.jsonl, one object an iteration
-  iteration; given, proved, cumulative: given statements, those proved so far, their share; proofs, tokens: sampled by
-  the prover so far; seeds; sampled, wellformed, distinct, tried: conjectures written, that parse and elaborate, that
-  are new, that the prover tried; provable, barely, kept: of those tried, with any proof, challenging, with weight > 0;
-  rate_given, rate_conjectures: mean pass rates; hist_given, hist_conjectures: counts of pass rate 0, then of eight
-  equal bins of (0, 1], over statements unproved at the iteration's start and over tried conjectures; len_conjectures,
-  len_kept: mean characters; lemmas: distinct lemmas invoked by new proofs; proofs_each: mean distinct proofs of a proved
-  statement; examples_proofs, examples_conjectures; verdicts: counts; loss; seconds: by phase (prove_wait is the time
-  spent waiting for Lean after the last sample).
+  iteration; given, proved, cumulative: given statements, those proved so far, their share; proofs, tokens:
+  sampled by the prover so far; seeds; sampled, wellformed, distinct, tried: conjectures written, that parse
+  and elaborate, that are new, that the prover tried; provable, barely, kept: of those tried, with any proof,
+  challenging, with weight > 0; rate_given, rate_conjectures: mean pass rates; hist_given, hist_conjectures:
+  counts of pass rate 0, then of eight equal bins of (0, 1], over statements unproved at the iteration's start
+  and over tried conjectures; len_conjectures, len_kept: mean characters; lemmas: distinct lemmas invoked by
+  new proofs; proofs_each: mean distinct proofs of a proved statement; examples_proofs, examples_conjectures;
+  verdicts: counts; loss; seconds: by phase (prove_wait: waiting for Lean after the last sample).
 """
 import argparse
 import array
@@ -96,107 +97,117 @@ class UserError(Exception):
     """Bad input: printed as one line, exit status 2."""
 
 
-# ----------------------------------------------------------------------------------------------------------- flags
+# ------------------------------------------------------------------------------------------------------ flags
 
-def parse_args(argv=None):
+def make_parser():
     p = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False,
                                 formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    g = p.add_argument_group("run")
-    g.add_argument("--preset", choices=("auto", "tiny", "paper"), default="auto", help="auto: paper if CUDA is there")
-    g.add_argument("--iters", type=int, default=24, help="self-play iterations; 0: no self-play, evaluate --model")
-    g.add_argument("--out", default="out", help="run folder")
-    g.add_argument("--seed", type=int, default=0, help="random seed of everything")
-    g.add_argument("--procs", type=int, default=0, help="processes of training; 0: one per GPU, else one per core, at most 4")
-    g.add_argument("--gpu_memory", type=float, default=80, help="GB of a GPU, for the plan and its warnings")
-    g.add_argument("--keep", type=int, default=1, help="newest iterations whose model stays on disk; 0: all")
-    g.add_argument("--overwrite", action="store_true", help="delete --out first if it holds an older run")
-    g.add_argument("--dry_run", action="store_true", help="print plan, memory, disk and what is missing; run nothing")
-    g.add_argument("--plot", nargs="+", metavar="RUN", help="draw finished runs into progress.png here and exit")
 
-    g = p.add_argument_group("data (JSON list or JSON Lines)")
-    g.add_argument("--statements", nargs="+", default=["data/leanworkbook.jsonl"], metavar="FILE",
-                   help="given statements: formal_statement or statement; optional header, split, name")
-    g.add_argument("--library", nargs="*", default=[], metavar="FILE",
-                   help="theorems with proofs: name, statement, proof; optional file, lemma, header")
-    g.add_argument("--sft", nargs="*", default=["data/sft.jsonl"], metavar="FILE", help="prompt, target, optional weight")
-    g.add_argument("--header", default=PAPER_HEADER, help="Lean header of statements that bring none")
-    g.add_argument("--library_seeds", action=argparse.BooleanOptionalAction, default=False,
-                   help="library theorems are seeds too (the paper: given statements only)")
+    def add(flag, default, help, **how):  # without `how` a switch, or a value of the type of its default
+        if not how:
+            how = {"action": "store_true"} if default is False else {"type": type(default)}
+        group.add_argument(flag, default=default, help=help, **how)
 
-    g = p.add_argument_group("model")
-    g.add_argument("--model", default="deepseek-ai/DeepSeek-Prover-V1.5-SFT",
-                   help="base model, hub name or folder; scratch: build and pretrain a tiny one on --library")
-    g.add_argument("--layers", type=int, default=3, help="scratch model: layers")
-    g.add_argument("--width", type=int, default=64, help="scratch model: hidden size, a multiple of 32")
-    g.add_argument("--pretrain_epochs", type=int, default=6, help="scratch model: epochs of all weights on the SFT data")
-    g.add_argument("--pretrain_lr", type=float, default=1.5e-3, help="scratch model: learning rate")
-    g.add_argument("--lora_r", type=int, default=64, help="LoRA rank on all linear layers; 0: full finetune")
-    g.add_argument("--lora_alpha", type=int, default=128, help="LoRA scale times rank")
+    group = p.add_argument_group("run")
+    add("--preset", "auto", "auto: paper if CUDA is there", choices=("auto", "tiny", "paper"))
+    add("--iters", 24, "self-play iterations; 0: no self-play, evaluate --model")
+    add("--out", "out", "run folder")
+    add("--seed", 0, "random seed of everything")
+    add("--procs", 0, "processes of training; 0: one per GPU, else one per core, at most 4")
+    add("--gpu_memory", 80, "GB of a GPU, for the plan and its warnings", type=float)
+    add("--keep", 1, "newest iterations whose model stays on disk; 0: all")
+    add("--overwrite", False, "delete --out first if it holds an older run")
+    add("--dry_run", False, "print plan, memory, disk and what is missing; run nothing")
+    add("--plot", None, "draw finished runs into progress.png here and exit", nargs="+", metavar="RUN")
 
-    g = p.add_argument_group("sampling")
-    g.add_argument("--engine", choices=("auto", "vllm", "hf"), default="auto", help="auto: vllm if CUDA is there")
-    g.add_argument("--tensor_parallel", type=int, default=1, help="GPUs a vLLM engine spans: --procs / this many engines sample")
-    g.add_argument("--K", type=int, default=32, help="proofs sampled per statement")
-    g.add_argument("--K0", type=int, default=64, help="the same in iteration 0")
-    g.add_argument("--temperature", type=float, default=1.0, help="0: greedy")
-    g.add_argument("--max_prompt", type=int, default=1024, help="prompt tokens; longer ones lose their beginning")
-    g.add_argument("--max_new", type=int, default=1024, help="completion tokens")
-    g.add_argument("--shard", type=int, default=16384, help="samples per shard file, the unit of work and of resuming")
+    group = p.add_argument_group("data (JSON list or JSON Lines)")
+    add("--statements", ["data/leanworkbook.jsonl"], nargs="+", metavar="FILE",
+        help="given statements: formal_statement or statement; optional header, split, name")
+    add("--library", [], "theorems with proofs: name, statement, proof; optional file, lemma, header",
+        nargs="*", metavar="FILE")
+    add("--sft", ["data/sft.jsonl"], "prompt, target, optional weight", nargs="*", metavar="FILE")
+    add("--header", PAPER_HEADER, "Lean header of statements that bring none")
+    add("--library_seeds", False, "library theorems are seeds too (the paper: given statements only)",
+        action=argparse.BooleanOptionalAction)
 
-    g = p.add_argument_group("conjecturing (section 3.1)")
-    g.add_argument("--conjecturer", choices=("on", "frozen", "off"), default="on",
-                   help="frozen: conjectures are tried but never trained on; off: expert iteration")
-    g.add_argument("--seed_rate", type=float, default=0.35, help="a statement seeds when its best pass rate is above this")
-    g.add_argument("--lemma_cap", type=float, default=0.1, help="largest share of seeds with the same lemma")
-    g.add_argument("--per_seed", type=int, default=8, help="most conjectures sampled per seed")
-    g.add_argument("--resample", type=float, default=0.05, help="chance to try a proved given statement again")
+    group = p.add_argument_group("model")
+    add("--model", "deepseek-ai/DeepSeek-Prover-V1.5-SFT",
+        "base model, hub name or folder; scratch: build and pretrain a tiny one on --library")
+    add("--layers", 3, "scratch model: layers")
+    add("--width", 64, "scratch model: hidden size, a multiple of 32")
+    add("--pretrain_epochs", 6, "scratch model: epochs of all weights on the SFT data")
+    add("--pretrain_lr", 1.5e-3, "scratch model: learning rate")
+    add("--lora_r", 64, "LoRA rank on all linear layers; 0: full finetune")
+    add("--lora_alpha", 128, "LoRA scale times rank")
 
-    g = p.add_argument_group("reward (section 3.2, reward.py)")
-    g.add_argument("--challenge", type=float, default=0.25, help="largest pass rate of a kept conjecture; 1: no filter")
-    g.add_argument("--elegance", type=float, default=0.2, help="share dropped for short proofs of long statements; 0: none")
-    g.add_argument("--elegance_group", choices=("lemma", "all"), default="lemma", help="official code: lemma; paper: all")
-    g.add_argument("--reweight", choices=("optimal", "greedy", "uniform"), default="optimal",
-                   help="Wasserstein reweighting towards unproved statements; uniform: none")
-    g.add_argument("--kappa", type=float, default=4.0, help="largest weight of a conjecture (1: uniform)")
+    group = p.add_argument_group("sampling")
+    add("--engine", "auto", "auto: vllm if CUDA is there", choices=("auto", "vllm", "hf"))
+    add("--tensor_parallel", 1, "GPUs a vLLM engine spans: --procs / this many engines sample")
+    add("--K", 32, "proofs sampled per statement")
+    add("--K0", 64, "the same in iteration 0")
+    add("--temperature", 1.0, "0: greedy")
+    add("--max_prompt", 1024, "prompt tokens; longer ones lose their beginning")
+    add("--max_new", 1024, "completion tokens")
+    add("--shard", 16384, "samples per shard file, the unit of work and of resuming")
 
-    g = p.add_argument_group("training (section 3.3)")
-    g.add_argument("--prover", choices=("on", "frozen"), default="on", help="frozen: no training in self-play")
-    g.add_argument("--lr", type=float, default=5e-5, help="learning rate of self-play")
-    g.add_argument("--epochs", type=int, default=1, help="epochs an iteration")
-    g.add_argument("--batch_size", type=int, default=2048, help="sequences an optimizer step, over all processes")
-    g.add_argument("--tokens_per_step", type=int, default=8192, help="tokens a micro-batch, per process")
-    g.add_argument("--max_len", type=int, default=2048, help="tokens of a training sequence; longer ones are dropped")
-    g.add_argument("--replay", type=int, default=3, help="iterations whose proofs are trained on and seed")
-    g.add_argument("--train_rate", type=float, default=0.5, help="largest pass rate of a statement whose proofs train")
-    g.add_argument("--gamma", type=float, default=0.001, help="proof weight exp(-gamma characters); 0: length is free")
-    g.add_argument("--sft_lr", type=float, default=1e-4, help="stage 1: learning rate")
-    g.add_argument("--sft_epochs", type=int, default=1, help="stage 1: epochs")
-    g.add_argument("--no_retrain", action="store_true", help="skip stage 3, the final re-training from the base model")
-    g.add_argument("--retrain_lr", type=float, default=1e-4, help="stage 3: learning rate")
-    g.add_argument("--retrain_proofs", type=int, default=16, help="stage 3: most proofs per statement")
-    g.add_argument("--restart_every", type=int, default=0, help="also re-train every R iterations and go on from it; 0: no")
+    group = p.add_argument_group("conjecturing (section 3.1)")
+    add("--conjecturer", "on", "frozen: conjectures are tried but never trained on; off: expert iteration",
+        choices=("on", "frozen", "off"))
+    add("--seed_rate", 0.35, "a statement seeds when its best pass rate is above this")
+    add("--lemma_cap", 0.1, "largest share of seeds with the same lemma")
+    add("--per_seed", 8, "most conjectures sampled per seed")
+    add("--resample", 0.05, "chance to try a proved given statement again")
 
-    g = p.add_argument_group("evaluation")
-    g.add_argument("--eval", nargs="+", metavar="FILE", help="statements scored at the end; default: --statements")
-    g.add_argument("--samples", type=int, default=128, help="samples per statement, for pass@1, 2, 4, ...; 0: no evaluation")
+    group = p.add_argument_group("reward (section 3.2, reward.py)")
+    add("--challenge", 0.25, "largest pass rate of a kept conjecture; 1: no filter")
+    add("--elegance", 0.2, "share dropped for short proofs of long statements; 0: none")
+    add("--elegance_group", "lemma", "official code: lemma; paper: all", choices=("lemma", "all"))
+    add("--reweight", "optimal", "Wasserstein reweighting towards unproved statements; uniform: none",
+        choices=("optimal", "greedy", "uniform"))
+    add("--kappa", 4.0, "largest weight of a conjecture (1: uniform)")
 
-    g = p.add_argument_group("Lean (lean_check.py)")
-    g.add_argument("--lean", help="Lean command; default: lean of the PATH")
-    g.add_argument("--lean_project", help="folder of a built Lake project, for Mathlib")
-    g.add_argument("--lean_workers", type=int, default=0, help="Lean processes; 0: one per core")
-    g.add_argument("--timeout", type=float, default=200.0, help="seconds a proof")
-    g.add_argument("--heartbeats", type=int, default=400000, help="Lean's deterministic limit; 0: none")
-    g.add_argument("--memory", type=float, default=8.0, help="GB a Lean process")
+    group = p.add_argument_group("training (section 3.3)")
+    add("--prover", "on", "frozen: no training in self-play", choices=("on", "frozen"))
+    add("--lr", 5e-5, "learning rate of self-play")
+    add("--epochs", 1, "epochs an iteration")
+    add("--batch_size", 2048, "sequences an optimizer step, over all processes")
+    add("--tokens_per_step", 8192, "tokens a micro-batch, per process")
+    add("--max_len", 2048, "tokens of a training sequence; longer ones are dropped")
+    add("--replay", 3, "iterations whose proofs are trained on and seed")
+    add("--train_rate", 0.5, "largest pass rate of a statement whose proofs train")
+    add("--gamma", 0.001, "proof weight exp(-gamma characters); 0: length is free")
+    add("--sft_lr", 1e-4, "stage 1: learning rate")
+    add("--sft_epochs", 1, "stage 1: epochs")
+    add("--no_retrain", False, "skip stage 3, the final re-training from the base model")
+    add("--retrain_lr", 1e-4, "stage 3: learning rate")
+    add("--retrain_proofs", 16, "stage 3: most proofs per statement")
+    add("--restart_every", 0, "also re-train every R iterations and go on from it; 0: no")
 
+    group = p.add_argument_group("evaluation")
+    add("--eval", None, "statements scored at the end; default: --statements", nargs="+", metavar="FILE")
+    add("--samples", 128, "samples per statement, for pass@1, 2, 4, ...; 0: no evaluation")
+
+    group = p.add_argument_group("Lean (lean_check.py)")
+    add("--lean", None, "Lean command; default: lean of the PATH", type=str)
+    add("--lean_project", None, "folder of a built Lake project, for Mathlib", type=str)
+    add("--lean_workers", 0, "Lean processes; 0: one per core")
+    add("--timeout", 200.0, "seconds a proof")
+    add("--heartbeats", 400000, "Lean's deterministic limit; 0: none")
+    add("--memory", 8.0, "GB a Lean process")
+    return p
+
+
+def parse_args(argv=None):
+    """The flags, with what `auto`, 0 and an absent --eval stand for on this machine filled in."""
+    p, gpus = make_parser(), n_gpus()
     preset = p.parse_known_args(argv)[0].preset
-    cuda = n_gpus() > 0
     if preset == "auto":
-        preset = "paper" if cuda else "tiny"
+        preset = "paper" if gpus else "tiny"
     p.set_defaults(**PRESETS[preset])
     args = p.parse_args(argv)
     args.preset = preset
-    args.engine = ("vllm" if cuda else "hf") if args.engine == "auto" else args.engine
-    args.procs = args.procs or n_gpus() or min(4, len(os.sched_getaffinity(0)))
+    args.engine = ("vllm" if gpus else "hf") if args.engine == "auto" else args.engine
+    args.procs = args.procs or gpus or min(4, len(os.sched_getaffinity(0)))
     args.eval = args.eval or args.statements
     return args
 
@@ -204,9 +215,11 @@ def parse_args(argv=None):
 def n_gpus():
     """Number of CUDA devices, counted without importing torch and without opening one."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    devices = glob.glob("/dev/nvidia[0-9]*") or glob.glob("/proc/driver/nvidia/gpus/*")  # a container has its own /dev
-    return len(devices) if visible is None else min(
-        len(devices), len([d for d in visible.split(",") if d.strip() not in ("", "-1")]))
+    # A container has a /dev of its own.
+    devices = glob.glob("/dev/nvidia[0-9]*") or glob.glob("/proc/driver/nvidia/gpus/*")
+    if visible is None:
+        return len(devices)
+    return min(len(devices), sum(d.strip() not in ("", "-1") for d in visible.split(",")))
 
 
 # ----------------------------------------------------------------------------------------------------------- files
