@@ -71,6 +71,7 @@ import time
 import warnings
 from collections import Counter, defaultdict, deque
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from tqdm import tqdm
 
@@ -630,8 +631,8 @@ def stage_3(folder, base, library, lemmas, args, upto):
     return finetune(folder, base, None, examples, args, lr=args.retrain_lr, epochs=args.sft_epochs)[:3]
 
 
-# ------------------------------------------------------------------------------------------- phases as processes
-# Sampling, embedding and training run in child processes: only the end of a process surely gives GPU memory back.
+# ---------------------------------------------------------------------------------------- phases as processes
+# Sampling, embedding and training run in child processes: only a process's end surely frees GPU memory.
 
 @contextlib.contextmanager
 def workers(function, n, *job):
@@ -641,16 +642,16 @@ def workers(function, n, *job):
     """
     n //= job[-1].tensor_parallel if function is sample_worker else 1
     context = multiprocessing.get_context("forkserver")
-    # Imported once, not in each child; not beside GPUs, where a package that looks for CUDA while it is imported (as
-    # bitsandbytes does) would leave all children without it.
+    # Imported once, not in each child; not beside GPUs, where a package that looks for CUDA while it is
+    # imported (as bitsandbytes does) would leave all children without it.
     context.set_forkserver_preload([] if n_gpus() else ["torch", "transformers", "peft"])
     children = [context.Process(target=child, args=(function, rank, n, *job)) for rank in range(n)]
 
     def alive():
         if failed := [(c.exitcode, rank) for rank, c in enumerate(children) if c.exitcode]:
             status, rank = min(failed)  # one that was killed before those that lost its connection
-            raise RuntimeError(f"{function.__name__}: process {rank} of {n} ended with status {status}; its own "
-                               "message is above (-9: killed, often for lack of memory)")
+            raise RuntimeError(f"{function.__name__}: process {rank} of {n} ended with status {status}; "
+                               "its own message is above (-9: killed, often for lack of memory)")
         return any(c.is_alive() for c in children)
 
     try:
@@ -672,16 +673,16 @@ def child(function, rank, n, *job):
     os.setsid()  # a group of its own: Ctrl-C reaches the parent alone, which ends the group
     parent = multiprocessing.parent_process()
     threading.Thread(target=lambda: (parent.join(), os.killpg(0, signal.SIGKILL)), daemon=True).start()
-    args = job[-1]
-    if n_gpus():
-        tp, visible = args.tensor_parallel if function is sample_worker else 1, os.environ.get("CUDA_VISIBLE_DEVICES")
-        ids = visible.split(",") if visible else [str(i) for i in range(n_gpus())]
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(ids[rank * tp:(rank + 1) * tp])
+    if gpus := n_gpus():
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        ids = visible.split(",") if visible else [str(i) for i in range(gpus)]
+        each = job[-1].tensor_parallel if function is sample_worker else 1
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(ids[rank * each:(rank + 1) * each])
     import torch
     from transformers.utils import logging
     logging.disable_progress_bar()  # a bar for each loading of the model would bury the run's own lines
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-    if n_gpus():
+    if gpus:
         torch.set_float32_matmul_precision("high")  # TF32 for the products of the fp32 adapter
     else:
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // n))
@@ -692,36 +693,43 @@ def load_model(path, full=False):
     """bf16 on a GPU, fp32 on a CPU and where all weights are trained."""
     import torch
     from transformers import AutoModelForCausalLM
-    dtype = torch.bfloat16 if torch.cuda.is_available() and not full else torch.float32
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
-    return model.to("cuda" if torch.cuda.is_available() else "cpu")
+    cuda = torch.cuda.is_available()
+    dtype = torch.bfloat16 if cuda and not full else torch.float32
+    return AutoModelForCausalLM.from_pretrained(path, dtype=dtype).to("cuda" if cuda else "cpu")
 
 
-# -------------------------------------------------------------------------------------------------------- sampling
+def pad(rows, device, side="right"):
+    """Token ids (B, T) of rows of unequal length, zeros at one side, and their mask: 0 where filled up."""
+    import torch
+    stack = functools.partial(torch.nn.utils.rnn.pad_sequence, batch_first=True, padding_side=side)
+    ids = stack([torch.tensor(row, dtype=torch.long) for row in rows])
+    mask = stack([torch.ones(len(row), dtype=torch.long) for row in rows])
+    return ids.to(device), mask.to(device)
+
+
+# --------------------------------------------------------------------------------------------------- sampling
 
 def sample(folder, rows, stop, model, args, stats):
     """Samples row["n"] completions of row["prompt"] for each row; yields (row, completions) as shards finish.
 
-    Prompts are sorted by length and cut into shards of --shard samples; a shard is a file with its own seeds, so the
-    result does not depend on the number of processes. Stats gets tokens and seconds. Prompts whose "keep" (a statement)
-    is longer than --max_prompt get no completions.
+    Prompts are sorted by length and cut into shards of --shard samples; a shard is a file with its own seed,
+    so the result does not depend on the number of processes. Stats gets tokens and seconds. Prompts whose
+    "keep" (a statement) is longer than --max_prompt get no completions.
     """
-    rows = sorted(rows, key=lambda r: (-len(r["prompt"]), r["prompt"]))
-    shards, size = [[]], 0
-    for row in rows:
+    start, shards, size = time.time(), {}, args.shard  # shards: file -> its rows
+    for row in sorted(rows, key=lambda r: (-len(r["prompt"]), r["prompt"])):
         if size >= args.shard:
-            shards, size = [*shards, []], 0
-        shards[-1].append(row)
+            name, size = f"{folder}/{len(shards):05d}", 0
+            shards[name] = []
+        shards[name].append(row)
         size += row["n"]
-    names = [f"{folder}/{i:05d}" for i in range(len(shards))]
-    for name, shard in zip(names, shards, strict=True):
+    for name, shard in shards.items():
         if not os.path.exists(name + ".in"):
             write_jsonl(name + ".in", ({k: r.get(k) for k in ("prompt", "keep", "n")} for r in shard))
-    start = time.time()
-    with (workers(sample_worker, args.procs, names, stop, model, args) as alive,
-          tqdm(total=sum(r["n"] for r in rows), desc=f"  {os.path.basename(folder)}", unit="sample", leave=False,
-               disable=None) as bar):
-        for name, shard in zip(names, shards, strict=True):
+    with (workers(sample_worker, args.procs, list(shards), stop, model, args) as alive,
+          tqdm(total=sum(r["n"] for r in rows), desc=f"  {os.path.basename(folder)}", unit="sample",
+               leave=False, disable=None) as bar):
+        for name, shard in shards.items():
             while not os.path.exists(name + ".out"):
                 if not alive() and not os.path.exists(name + ".out"):
                     raise RuntimeError(f"{name}.out: the samplers ended without writing it")
@@ -742,17 +750,17 @@ def sample_worker(rank, n, names, stop, model, args):
     engine = (vllm_engine if args.engine == "vllm" else hf_engine)(model, tokenizer, stop, args)
     for name in todo:
         rows = list(read_jsonl(name + ".in"))
-        fits = [r for r in rows if len(tokenizer(r["keep"] or "").input_ids) <= args.max_prompt]
-        prompts = [(encode_prompt(tokenizer, r["prompt"], args.max_prompt), r["n"]) for r in fits]
-        relative = os.path.relpath(name, args.out)
-        seed = int.from_bytes(hashlib.sha256(f"{args.seed}/{relative}".encode()).digest()[:4])
+        fits = [len(tokenizer(r["keep"] or "").input_ids) <= args.max_prompt for r in rows]
+        prompts = [(encode_prompt(tokenizer, r["prompt"], args.max_prompt), r["n"])
+                   for r in itertools.compress(rows, fits)]
+        where = f"{args.seed}/{os.path.relpath(name, args.out)}"
+        seed = int.from_bytes(hashlib.sha256(where.encode()).digest()[:4])
         outs = iter(engine(prompts, seed) if prompts else ())
-        fits = {id(r) for r in fits}
-        write_jsonl(name + ".out", [next(outs) if id(r) in fits else {"texts": [], "tokens": 0} for r in rows])
+        write_jsonl(name + ".out", [next(outs) if fit else {"texts": [], "tokens": 0} for fit in fits])
 
 
 def encode_prompt(tokenizer, prompt, limit):
-    """Token ids of the prompt; a longer one keeps its end, and the beginning-of-sequence token if it had one."""
+    """Token ids of the prompt; one over the limit keeps its end, and its beginning-of-sequence token."""
     ids = tokenizer(prompt).input_ids
     bos = ids[:1] if ids[:1] == [tokenizer.bos_token_id] else []
     return ids if len(ids) <= limit else bos + ids[len(ids) - limit + len(bos):]
@@ -761,19 +769,20 @@ def encode_prompt(tokenizer, prompt, limit):
 def vllm_engine(model, tokenizer, stop, args):
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # the engine lives and dies with this process
     os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"  # --tensor_parallel: a fork could not use CUDA
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")  # its report of each start would bury the run's own lines
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")  # each start's report would bury our lines
     from vllm import LLM, SamplingParams
     sizes = {"dtype": "bfloat16"} if n_gpus() else {"dtype": "float32", "kv_cache_memory_bytes": 2**29}
     llm = LLM(model=model, seed=args.seed, tensor_parallel_size=args.tensor_parallel,
               max_model_len=args.max_prompt + args.max_new, **sizes)
 
     def complete(prompts, seed):
-        params = [SamplingParams(n=n if args.temperature else 1, temperature=args.temperature, top_p=1.0, top_k=0,
-                                 max_tokens=args.max_new, stop=[stop], seed=(seed + 1000003 * i) % 2**31)
+        params = [SamplingParams(n=n if args.temperature else 1, seed=(seed + 1000003 * i) % 2**31, stop=[stop],
+                                 temperature=args.temperature, top_p=1.0, top_k=0, max_tokens=args.max_new)
                   for i, (_, n) in enumerate(prompts)]  # vLLM wants no more than one greedy completion
         outs = llm.generate([{"prompt_token_ids": ids} for ids, _ in prompts], params, use_tqdm=False)
         return [{"texts": [c.text for c in o.outputs] * (n // len(o.outputs)),
-                 "tokens": sum(len(c.token_ids) for c in o.outputs)} for o, (_, n) in zip(outs, prompts, strict=True)]
+                 "tokens": sum(len(c.token_ids) for c in o.outputs)}
+                for o, (_, n) in zip(outs, prompts, strict=True)]
     return complete
 
 
@@ -781,8 +790,7 @@ def hf_engine(model, tokenizer, stop, args, batch=256, every=8):
     """Transformers: a prompt is read once for all its samples, and finished rows leave every few tokens."""
     import torch
     from transformers import DynamicCache
-    model = load_model(model).eval()
-    pad, eos = tokenizer.pad_token_id or 0, tokenizer.eos_token_id
+    model, eos = load_model(model).eval(), tokenizer.eos_token_id
 
     def choose(logits):
         if not args.temperature:
@@ -791,14 +799,11 @@ def hf_engine(model, tokenizer, stop, args, batch=256, every=8):
 
     def generate(prompts, rows):
         """Yields (row, completion, number of its tokens). rows: indices of prompts, one for each sample."""
-        read = list(dict.fromkeys(rows))
-        width = max(len(prompts[i]) for i in read)
-        ids = torch.tensor([[pad] * (width - len(prompts[i])) + prompts[i] for i in read], device=model.device)
-        mask = torch.tensor([[0] * (width - len(prompts[i])) + [1] * len(prompts[i]) for i in read], device=model.device)
+        place = {i: k for k, i in enumerate(dict.fromkeys(rows))}  # each prompt is read once
+        ids, mask = pad([prompts[i] for i in place], model.device, side="left")
         cache = DynamicCache(config=model.config)
-        logits = model(ids, attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp(min=0), past_key_values=cache,
-                       logits_to_keep=1).logits[:, -1]
-        place = {i: k for k, i in enumerate(read)}
+        logits = model(ids, attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp(min=0),
+                       past_key_values=cache, logits_to_keep=1).logits[:, -1]
         at = torch.tensor([place[i] for i in rows], device=model.device)
         cache.batch_select_indices(at)
         mask, done = mask[at], choose(logits[at])  # done: new tokens (B, T)
@@ -824,12 +829,12 @@ def hf_engine(model, tokenizer, stop, args, batch=256, every=8):
 
     def complete(prompts, seed):
         torch.manual_seed(seed)
-        ids = [prompt for prompt, _ in prompts]
         outs = [{"texts": [], "tokens": 0} for _ in prompts]
-        rows = [i for i in sorted(range(len(ids)), key=lambda i: len(ids[i])) for _ in range(prompts[i][1])]
+        by_length = sorted(range(len(prompts)), key=lambda i: len(prompts[i][0]))
+        rows = [i for i in by_length for _ in range(prompts[i][1])]
         with torch.inference_mode():
             for start in range(0, len(rows), batch):
-                for i, text, tokens in generate(ids, rows[start:start + batch]):
+                for i, text, tokens in generate([ids for ids, _ in prompts], rows[start:start + batch]):
                     outs[i]["texts"].append(text)
                     outs[i]["tokens"] += tokens
         return outs
@@ -837,16 +842,15 @@ def hf_engine(model, tokenizer, stop, args, batch=256, every=8):
 
 
 def embed(folder, statements, model, args):
-    """Embeddings (n, d) float32: mean of the last hidden layer over a statement's first 512 tokens (section 3.2)."""
+    """Embeddings (n, d), float32: mean of the last hidden layer over the first 512 tokens (section 3.2)."""
     import torch
     os.makedirs(folder, exist_ok=True)
     with workers(embed_worker, args.procs, folder, statements, model, args):
         pass
     parts = [torch.load(f"{folder}/{rank}.pt") for rank in range(args.procs)]
-    out = torch.empty(len(statements), max(p.shape[1] for p in parts if len(p)))
+    out = torch.empty(len(statements), parts[0].shape[1])
     for rank, part in enumerate(parts):
-        if len(part):
-            out[rank::args.procs] = part
+        out[rank::args.procs] = part
     shutil.rmtree(folder)
     return out.to("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -860,86 +864,83 @@ def embed_worker(rank, n, folder, statements, model, args):
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
     for at in range(0, len(order), 64):
         group = order[at:at + 64]
-        width = max(len(ids[i]) for i in group)
-        mask = torch.tensor([[1] * len(ids[i]) + [0] * (width - len(ids[i])) for i in group], device=net.device)
-        tokens = torch.tensor([ids[i] + [0] * (width - len(ids[i])) for i in group], device=net.device)
+        tokens, mask = pad([ids[i] for i in group], net.device)
         with torch.inference_mode():
             hidden = net(input_ids=tokens, attention_mask=mask).last_hidden_state.float()  # (B, T, d)
         out[group] = ((hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)).cpu()
     torch.save(out, f"{folder}/{rank}.pt")
 
 
-# -------------------------------------------------------------------------------------------------------- training
+# --------------------------------------------------------------------------------------------------- training
 
 def train(folder, base, adapter, examples, args, *, lr, epochs=1, full=False, pretrain=False):
     """Trains on weighted examples and returns the mean loss. Writes adapter/ (unless full) and merged/.
 
-    base: model that LoRA sits on, or that is trained itself if full. adapter: LoRA folder to go on from, or None.
+    base: model that LoRA sits on, or that is trained itself if full. adapter: LoRA folder to go on from.
     pretrain: a longer warm-up and linear decay, which a model with random weights needs.
     """
     if not os.path.exists(folder):
-        shutil.rmtree(folder + ".tmp", ignore_errors=True)
-        write_jsonl(f"{folder}.tmp/examples.jsonl", examples)
-        job = dict(folder=folder + ".tmp", base=base, adapter=adapter, lr=lr, epochs=epochs, full=full, pretrain=pretrain)
+        job = dict(folder=folder + ".tmp", base=base, adapter=adapter, lr=lr, epochs=epochs, full=full,
+                   pretrain=pretrain)
+        shutil.rmtree(job["folder"], ignore_errors=True)
+        write_jsonl(f"{job['folder']}/examples.jsonl", examples)
         with workers(train_worker, args.procs, job, args):
             pass
-        os.remove(f"{folder}.tmp/examples.jsonl")
-        os.replace(folder + ".tmp", folder)
-    with open(f"{folder}/loss.json") as f:
-        return json.load(f)["loss"]
+        os.remove(f"{job['folder']}/examples.jsonl")
+        os.replace(job["folder"], folder)
+    return json.loads(Path(f"{folder}/loss.json").read_text())["loss"]
 
 
 def train_worker(rank, world, job, args):
     import torch
+    from torch import distributed
     from transformers import AutoTokenizer
     torch.manual_seed(args.seed)
-    distributed = world > 1
-    if distributed:
+    if world > 1:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-        torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo", rank=rank, world_size=world,
-                                             init_method=f"file://{os.path.abspath(job['folder'])}/rendezvous")
+        distributed.init_process_group(
+            "nccl" if torch.cuda.is_available() else "gloo", rank=rank, world_size=world,
+            init_method=f"file://{os.path.abspath(job['folder'])}/rendezvous")
     tokenizer = AutoTokenizer.from_pretrained(job["base"])
     model = trainable_model(job, args)
-    ddp = torch.nn.parallel.DistributedDataParallel(model) if distributed else model
+    ddp = torch.nn.parallel.DistributedDataParallel(model) if world > 1 else model
     params = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(params, lr=job["lr"], betas=(0.9, 0.95), weight_decay=0.0)
     data = tokenize(read_jsonl(f"{job['folder']}/examples.jsonl"), tokenizer, args)
     draw = random.Random(args.seed)
     batches = [batch for _ in range(job["epochs"]) for batch in make_batches(data, args.batch_size, draw)]
     losses = []
-    for step, batch in enumerate(tqdm(batches, desc="  training", unit="step", leave=False,
-                                       disable=rank > 0 or None)):
-        micro = micro_batches(batch, args.tokens_per_step, world)[rank]
-        norm = sum(weight * (len(ids) - start) for ids, start, weight in batch)  # over the batch of all processes
+    bar = tqdm(batches, desc="  training", unit="step", leave=False, disable=rank > 0 or None)
+    for step, batch in enumerate(bar):
+        *others, last = micro_batches(batch, args.tokens_per_step, world)[rank]
+        norm = sum(weight * (len(ids) - start) for ids, start, weight in batch)  # over all processes
         total = 0.0
-        for i, group in enumerate(micro):
-            last = i == len(micro) - 1
-            with contextlib.nullcontext() if last or not distributed else ddp.no_sync():
+        for group in (*others, last):
+            with contextlib.nullcontext() if group is last or world == 1 else ddp.no_sync():
                 loss = weighted_loss(ddp, group) / norm
-                (loss * world).backward()  # DDP averages gradients over processes; the loss is a sum over them
+                (loss * world).backward()  # DDP averages gradients; the loss is a sum over processes
             total += loss.item()
         total = torch.tensor(total, device=model.device)
-        if distributed:
-            torch.distributed.all_reduce(total)
+        if world > 1:
+            distributed.all_reduce(total)
         if not math.isfinite(total):
-            sys.exit(f"training: loss is {total.item()} at step {step}; lower the learning rate ({job['lr']})")
+            sys.exit(f"training: loss is {total.item()} at step {step}; "
+                     f"lower the learning rate ({job['lr']})")
         torch.nn.utils.clip_grad_norm_(params, 1.0)
-        for group in optimizer.param_groups:
-            group["lr"] = job["lr"] * min(1.0, (step + 1) / (100 if job["pretrain"] else 5))  # warm-up, then constant
-            if job["pretrain"]:
-                group["lr"] *= 1 - step / len(batches)
+        lr = job["lr"] * min(1.0, (step + 1) / (100 if job["pretrain"] else 5))  # warm-up, then constant
+        optimizer.param_groups[0]["lr"] = lr * (1 - step / len(batches)) if job["pretrain"] else lr
         optimizer.step()
         optimizer.zero_grad()
         losses.append(total.item())
-    if distributed:  # before saving, which may take longer than a process group waits
-        torch.distributed.barrier()
-        torch.distributed.destroy_process_group()
+    if world > 1:  # before saving, which may take longer than a process group waits
+        distributed.barrier()
+        distributed.destroy_process_group()
     if rank == 0:
         save(model, tokenizer, sum(losses) / max(1, len(losses)), job)
 
 
 def trainable_model(job, args):
-    """The base with its LoRA adapter (fp32 on a bf16 base), new or going on; the base itself if job["full"]."""
+    """The base with a LoRA adapter (fp32 on a bf16 base), new or going on; if job["full"], the base itself."""
     import peft
     import torch
     model = load_model(job["base"], job["full"])
@@ -959,25 +960,25 @@ def save(model, tokenizer, loss, job):
     if not job["full"]:
         model.save_pretrained(f"{job['folder']}/adapter")
         model = model.merge_and_unload()
-    model.save_pretrained(f"{job['folder']}/merged")
-    tokenizer.save_pretrained(f"{job['folder']}/merged")
-    with open(f"{job['folder']}/loss.json", "w") as f:
-        json.dump({"loss": loss}, f)
+    for part in model, tokenizer:
+        part.save_pretrained(f"{job['folder']}/merged")
+    Path(f"{job['folder']}/loss.json").write_text(json.dumps({"loss": loss}))
 
 
 def tokenize(examples, tokenizer, args):
-    """List of (token ids, where the target starts, weight); ids = prompt + target, cut from the prompt's left."""
+    """List of (token ids of prompt + target, where the target starts, weight); long prompts are cut."""
     data = []
     for e in examples:
         target = tokenizer(e["target"], add_special_tokens=False).input_ids
         prompt = encode_prompt(tokenizer, e["prompt"], args.max_prompt)
         if len(prompt) + len(target) <= args.max_len:
-            data.append((array.array("i", prompt + target), len(prompt), e.get("weight", 1.0)))  # a list takes 9 times that
+            ids = array.array("i", prompt + target)  # a list takes nine times that
+            data.append((ids, len(prompt), e.get("weight", 1.0)))
     return data
 
 
 def make_batches(data, size, draw):
-    """Batches in random order; those of up to 1,024 sequences are cut from the same length-sorted pool (less padding)."""
+    """Batches in random order. Up to 1,024 sequences are cut from one length-sorted pool: less padding."""
     data, pool, batches = draw.sample(data, len(data)), max(1024 // size, 1) * size, []
     for at in range(0, len(data), pool):
         by_length = sorted(data[at:at + pool], key=lambda item: len(item[0]))
@@ -988,8 +989,8 @@ def make_batches(data, size, draw):
 def micro_batches(batch, tokens, world):
     """Splits a batch into micro-batches of at most `tokens` padded tokens, the same number for each process.
 
-    Returns a list of `world` lists. Sorted by length for little padding; a missing last one is filled by a copy of
-    weight 0, so that all processes take part in the same number of backward passes.
+    Returns a list of `world` lists. Sorted by length for little padding; a missing last one is filled by a copy
+    of weight 0, so that all processes take part in the same number of backward passes.
     """
     groups = [[]]
     for item in sorted(batch, key=lambda x: len(x[0])):
@@ -1008,13 +1009,13 @@ def micro_batches(batch, tokens, world):
 def weighted_loss(model, group):
     """Sum over the group's sequences of weight x cross entropy of the target tokens."""
     import torch
-    width = max(len(ids) for ids, _, _ in group)
     device = next(model.parameters()).device
-    tokens = torch.tensor([[*ids] + [0] * (width - len(ids)) for ids, _, _ in group], device=device)  # (B, T)
-    weight = torch.tensor([[w * (start <= t < len(ids)) for t in range(1, width)] for ids, start, w in group],
-                          device=device)  # (B, T-1): weight of predicting token t
-    logits = model(input_ids=tokens, use_cache=False).logits[:, :-1].float()  # causal: padding on the right needs no mask
-    return (torch.nn.functional.cross_entropy(logits.transpose(1, 2), tokens[:, 1:], reduction="none") * weight).sum()
+    tokens, _ = pad([ids for ids, _, _ in group], device)  # (B, T)
+    weight = torch.tensor([[w * (start <= t < len(ids)) for t in range(1, tokens.shape[1])]
+                           for ids, start, w in group], device=device)  # (B, T-1): of predicting token t
+    logits = model(input_ids=tokens, use_cache=False).logits[:, :-1].float()  # causal: needs no padding mask
+    loss = torch.nn.functional.cross_entropy(logits.transpose(1, 2), tokens[:, 1:], reduction="none")
+    return (loss * weight).sum()
 
 
 # What a token of the scratch model never crosses: a list of variables, one variable with its negations, or the text
