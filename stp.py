@@ -54,6 +54,7 @@ import contextlib
 import functools
 import glob
 import hashlib
+import importlib.metadata
 import importlib.util
 import itertools
 import json
@@ -76,6 +77,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 import lean_check
+
+# reward.py imports torch, which takes seconds: it is loaded at its first use, so that --help starts at once.
+spec = importlib.util.find_spec("reward")
+spec.loader = importlib.util.LazyLoader(spec.loader)
+sys.modules["reward"] = reward = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(reward)
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 PAPER_HEADER = ("import Mathlib\nimport Aesop\nset_option maxHeartbeats 400000\n"
@@ -223,7 +230,7 @@ def n_gpus():
     return min(len(devices), sum(d.strip() not in ("", "-1") for d in visible.split(",")))
 
 
-# ----------------------------------------------------------------------------------------------------------- files
+# ------------------------------------------------------------------------------------------------------ files
 
 def read_jsonl(path):
     """Yields the objects of a JSON list or JSON Lines file. Raises UserError naming file and line."""
@@ -238,8 +245,9 @@ def read_jsonl(path):
                 if line.strip():
                     yield json.loads(line)
     except json.JSONDecodeError as e:
-        where = f"line {e.lineno}" if start == "[" else f"line {n}"
-        raise UserError(f"{path}, {where}: not JSON ({e.msg}); expected one object a line or one list") from None
+        line = e.lineno if start == "[" else n
+        why = f"not JSON ({e.msg}); expected one object a line or one list"
+        raise UserError(f"{path}, line {line}: {why}") from None
     except (OSError, UnicodeDecodeError) as e:
         raise UserError(f"{path}: cannot be read ({e})") from None
 
@@ -267,9 +275,9 @@ def rng(args, *where):
 
 @functools.cache
 def load_statements(path):
-    """Reads given statements as they come: ":=", ":= by", ":= by sorry" or ":= sorry" at the end, any header.
+    """Given statements as they come: ":=", ":= by", ":= by sorry" or ":= sorry" at the end, any header.
 
-    Returns dicts {"name", "statement" ending in ":= by", "split", optional "header"}, first of equal statements only.
+    Returns dicts {"name", "statement" ending in ":= by", "split", maybe "header"}, the first of equal ones.
     What is no statement is left out and counted; it is an error if nothing else is there.
     """
     found, unusable = {}, []
@@ -299,7 +307,7 @@ def load_given(args):
 
 
 def load_library(args):
-    """Library theorems; their names are the lemma dictionary: a proof invokes a lemma when it names it."""
+    """Library theorems, and the dictionary of lemmas, their names: a proof invokes a lemma that it names."""
     rows = [row for path in args.library for row in read_jsonl(path)]
     for n, row in enumerate(rows, 1):
         if not (isinstance(row, dict) and {"name", "statement", "proof"} <= row.keys()):
@@ -307,7 +315,7 @@ def load_library(args):
     return rows, {row["name"]: row["statement"] for row in rows}
 
 
-# --------------------------------------------------------------------------------------------------------- prompts
+# ---------------------------------------------------------------------------------------------------- prompts
 # The official formats, byte for byte, so that the released SFT data and checkpoints can be used.
 
 STOP_PROOF, STOP_CONJECTURE = "\n```", "</hard theorem>"
@@ -338,139 +346,129 @@ def conjecturer_example(seed, conjecture, lemmas, weight=1.0):
             "target": conjecture.removeprefix("theorem") + "\n" + STOP_CONJECTURE, "weight": weight}
 
 
-# ----------------------------------------------------------------------------------------------- the three stages of STP
+# ------------------------------------------------------------------------------------ the three stages of STP
 
 def run(args):
+    """SFT, self-play for --iters iterations, re-training, evaluation; what is finished is read back."""
     given, library, lemmas = check_input(args)
-    for warning in plan(args)[1] if n_gpus() else ():
-        print(f"warning: {warning}", file=sys.stderr)
-    settle(args, " ".join(sys.argv))
+    settle(args)
     base = f"{args.out}/base/merged" if args.model == "scratch" else args.model
-    policy, history = stage_1(library, lemmas, args), History(replay=deque(maxlen=args.replay))
+    policy, history = stage_1(base, library, lemmas, args), History(replay=deque(maxlen=args.replay))
     path = f"{args.out}/metrics.jsonl"
     rows = list(read_jsonl(path)) if os.path.exists(path) else []
     print(HEADING)
     for t in range(args.iters):
-        folder = f"{args.out}/iter_{t:02d}"
+        folder, restart = f"{args.out}/iter_{t:02d}", f"{args.out}/restart_{t + 1:02d}"
         if t < len(rows):  # finished in an earlier run
-            with open(f"{folder}/attempts.json") as f:
-                history.add(list(compact(read_jsonl(f"{folder}/attempts.jsonl"))), json.load(f))
+            stats = json.loads(Path(f"{folder}/attempts.json").read_text())
+            history.add(load_attempts(folder), stats["tokens"])
             if os.path.exists(f"{folder}/model"):
-                policy = ((f"{folder}/model/merged", None) if args.lora_r == 0 else (base, f"{folder}/model/adapter"))
-                policy = (*policy, f"{folder}/model/merged")
+                policy = trained(f"{folder}/model", base, args)
         else:
             policy, row = self_play_iteration(t, given, library, lemmas, history, policy, args)
             rows.append(row)
             write_jsonl(path, rows)
         print(report(rows[t]), flush=True)
-        restart = f"{args.out}/restart_{t + 1:02d}"
         if args.restart_every and (t + 1) % args.restart_every == 0 and t + 1 < args.iters and (
                 t + 1 == len(rows) or os.path.exists(restart)):  # else a later model has taken its place
             policy = stage_3(restart, base, library, lemmas, args, upto=t + 1)
         for old in (f"{args.out}/iter_{t - args.keep:02d}/model", f"{args.out}/restart_{t - args.keep:02d}"):
-            if args.keep and t >= args.keep and not policy[2].startswith(old):  # an iteration may train nothing
+            if 0 < args.keep <= t and not policy[2].startswith(old):  # an iteration may train nothing
                 shutil.rmtree(old, ignore_errors=True)
-    model = policy[2]
     if args.iters and not args.no_retrain:
         print("final re-training from the base model")
-        model = stage_3(f"{args.out}/final_{args.iters:02d}", base, library, lemmas, args, upto=args.iters)[2]
-    print(f"final model: {model}")
+        policy = stage_3(f"{args.out}/final_{args.iters:02d}", base, library, lemmas, args, upto=args.iters)
+    print(f"final model: {policy[2]}")
     if args.samples:
-        evaluate(model, args)
+        evaluate(policy[2], args)
     if rows:
         plot([args.out], f"{args.out}/progress.png")
 
 
-# ---------------------------------------------------------------------------------------- stage 1: supervised finetuning
+def finetune(folder, base, adapter, examples, args, **how):
+    """Trains by LoRA, or all weights (--lora_r 0). Returns the new policy and the mean loss."""
+    loss = train(folder, base, adapter, examples, args, full=args.lora_r == 0, **how)
+    return trained(folder, base, args), loss
+
+
+def trained(folder, base, args):
+    """The policy that training left: (base to go on from, its LoRA adapter or None, model to sample from)."""
+    merged = f"{folder}/merged"
+    return (base, f"{folder}/adapter", merged) if args.lora_r else (merged, None, merged)
+
+
+# ----------------------------------------------------------------------------- stage 1: supervised finetuning
+
+def stage_1(base, library, lemmas, args):
+    """Pretrains a scratch model, finetunes the base on SFT data. Evaluation alone takes a model as it is."""
+    if args.iters == 0 and args.model != "scratch":
+        return base, None, base
+    examples = sft_examples(library, lemmas, args)
+    if args.model == "scratch" and not os.path.exists(f"{args.out}/base"):
+        build_scratch_model(f"{args.out}/random", examples, args)
+        train(f"{args.out}/base", f"{args.out}/random", None, examples, args,
+              lr=args.pretrain_lr, epochs=args.pretrain_epochs, full=True, pretrain=True)
+        shutil.rmtree(f"{args.out}/random")
+    return finetune(f"{args.out}/sft", base, None, examples, args, lr=args.sft_lr, epochs=args.sft_epochs)[0]
+
 
 def sft_examples(library, lemmas, args):
-    """Prover and conjecturer examples (section 3.1): --sft files as they are, and those mined from the library.
+    """Examples of both roles (section 3.1): --sft files as they are, and those mined from the library.
 
-    For theorem B whose proof uses lemma L, the nearest earlier theorem A of the same file that uses L too gives the
-    conjecturer example (L, A) -> B; the nearest earlier A of all gives one for "no lemma".
+    For theorem B whose proof uses lemma L, the nearest earlier theorem A of the same file that uses L too
+    gives the conjecturer example (L, A) -> B; the nearest earlier A of all gives one for "no lemma".
     """
-    import reward
     examples = [row for path in args.sft for row in read_jsonl(path)]
     for n, e in enumerate(examples, 1):
-        if not (isinstance(e, dict) and isinstance(e.get("prompt"), str) and isinstance(e.get("target"), str)):
+        if not (isinstance(e, dict) and all(isinstance(e.get(k), str) for k in ("prompt", "target"))):
             raise UserError(f'--sft, entry {n}: needs "prompt" and "target"')
     latest = defaultdict(dict)  # file -> lemma or None -> latest theorem that uses it
     for b in library:
         examples.append(prover_example(b, args))
         seen = latest[b.get("file")]
         uses = [*sorted(reward.invoked(b["proof"], lemmas)), None]
-        examples += [conjecturer_example({**seen[L], "lemma": L}, b["statement"], lemmas) for L in uses if L in seen]
+        for L in uses:
+            if L in seen:
+                examples.append(conjecturer_example({**seen[L], "lemma": L}, b["statement"], lemmas))
         seen.update(dict.fromkeys(uses, b))
     return examples
 
 
-def stage_1(library, lemmas, args):
-    """Builds and pretrains the base (scratch), finetunes on SFT data. Returns (base, adapter or None, sampling model)."""
-    base, examples = args.model, sft_examples(library, lemmas, args)
-    if args.model == "scratch":
-        base = f"{args.out}/base/merged"
-        if not os.path.exists(f"{args.out}/base"):
-            build_scratch_model(f"{args.out}/random", examples, args)
-            train(f"{args.out}/base", f"{args.out}/random", None, examples, args,
-                  lr=args.pretrain_lr, epochs=args.pretrain_epochs, full=True, pretrain=True)
-            shutil.rmtree(f"{args.out}/random")
-    elif args.iters == 0:
-        return base, None, base
-    return finetune(f"{args.out}/sft", base, None, examples, args, lr=args.sft_lr, epochs=args.sft_epochs)[:3]
-
-
-def finetune(folder, base, adapter, examples, args, **how):
-    """LoRA (or full, --lora_r 0) training. Returns (base to go on from, its adapter, sampling model, loss)."""
-    full = args.lora_r == 0
-    loss = train(folder, base, adapter, examples, args, full=full, **how)
-    merged = f"{folder}/merged"
-    return (merged, None, merged, loss) if full else (base, f"{folder}/adapter", merged, loss)
-
-
-# ------------------------------------------------------------------------------------------------ stage 2: self-play
+# ----------------------------------------------------------------------------------------- stage 2: self-play
 
 @dataclass
 class History:
-    """What self-play remembers: best pass rate per given statement tried, attempts of the last iterations, totals."""
+    """Best pass rate of each given statement tried, attempts of the last --replay iterations, totals."""
     best: dict = field(default_factory=dict)
     replay: deque = field(default_factory=deque)
     proofs: int = 0
     tokens: int = 0
 
-    def proved(self):
-        return sum(rate > 0 for rate in self.best.values())
-
-    def add(self, attempts, stats):
-        import reward
-        rates = reward.pass_rates([a for a in attempts if a["role"] == "given"])
-        for s, rate in rates.items():
+    def add(self, attempts, tokens):
+        for s, rate in reward.pass_rates([a for a in attempts if a["role"] == "given"]).items():
             self.best[s] = max(rate, self.best.get(s, 0))
         self.replay.append(attempts)
         self.proofs += sum(a["count"] for a in attempts)
-        self.tokens += stats["tokens"]
+        self.tokens += tokens
 
 
-def compact(attempts):
-    """Proved attempts as they are; all others of a statement and verdict as one row with their number."""
-    others = {}
-    for a in attempts:
+def load_attempts(folder):
+    """An iteration's proved attempts, then one row for all others of a statement and verdict."""
+    proved, others = [], Counter()
+    for a in read_jsonl(f"{folder}/attempts.jsonl"):
         if a["verdict"] == "proved":
-            yield a
+            proved.append(a)
         else:
-            row = others.setdefault((a["statement"], a["verdict"]),
-                                    {k: a[k] for k in ("statement", "role", "verdict")} | {"proof": "", "count": 0})
-            row["count"] += a["count"]
-    yield from others.values()
+            others[a["statement"], a["role"], a["verdict"]] += a["count"]
+    return proved + [{"statement": statement, "role": role, "verdict": verdict, "proof": "", "count": count}
+                     for (statement, role, verdict), count in others.items()]
 
 
 def self_play_iteration(t, given, library, lemmas, history, policy, args):
-    """One iteration of self-play (section 3). policy = (base, adapter, sampling model). Returns (policy, metrics)."""
+    """One iteration of self-play (section 3). Returns the new policy and the iteration's line of metrics."""
     import torch
-
-    import reward
     folder, (base, adapter, model) = f"{args.out}/iter_{t:02d}", policy
-    draw = rng(args, t, "given")
-    seconds, clock = {}, time.time()
+    draw, seconds, clock = rng(args, t, "given"), {}, time.time()
 
     def lap(name):
         nonlocal clock
@@ -482,9 +480,10 @@ def self_play_iteration(t, given, library, lemmas, history, policy, args):
     statements = unproved + again
 
     # Conjecture: from the proofs of given statements, write new statements.
-    seeds = phase(f"{folder}/seeds.jsonl", lambda: choose_seeds(history, library, lemmas, len(statements), t, args))
-    conjectures = phase(f"{folder}/conjectures.jsonl",
-                        lambda: conjecture(folder, seeds, given, lemmas, len(statements), len(unproved), t, model, args))
+    seeds = phase(f"{folder}/seeds.jsonl",
+                  lambda: choose_seeds(history, library, lemmas, len(statements), t, args))
+    conjectures = phase(f"{folder}/conjectures.jsonl", lambda: conjecture(
+        folder, seeds, given, lemmas, len(statements), len(unproved), t, model, args))
     tried = [c for c in conjectures if c["tried"]]
     lap("conjecture")
 
@@ -494,13 +493,12 @@ def self_play_iteration(t, given, library, lemmas, history, policy, args):
     jobs = [{**s, "role": "given", "n": K + max(0, spare)} for s in statements]
     jobs += [{**c, "role": "conjecture", "n": K} for c in tried]
     stats = prove(f"{folder}/attempts.jsonl", jobs, model, args)
-    attempts = list(compact(read_jsonl(f"{folder}/attempts.jsonl")))
+    attempts = load_attempts(folder)
     lap("prove")
 
     # Reward: keep barely provable, relevant, elegant conjectures, reweighted towards the unproved statements.
-    of_conjectures = [a for a in attempts if a["role"] == "conjecture"]
     rewards = phase(f"{folder}/rewards.jsonl", lambda: reward.select(
-        tried, of_conjectures, [s["statement"] for s in unproved],
+        tried, [a for a in attempts if a["role"] == "conjecture"], [s["statement"] for s in unproved],
         lambda texts: embed(f"{folder}/embeddings", texts, model, args), challenge=args.challenge,
         elegance=args.elegance, elegance_group=args.elegance_group, reweight=args.reweight, kappa=args.kappa,
         seed=args.seed))
@@ -508,19 +506,19 @@ def self_play_iteration(t, given, library, lemmas, history, policy, args):
     lap("reward")
 
     # Train: the same model on both roles.
-    history.add(attempts, stats)
+    history.add(attempts, stats.pop("tokens"))
     examples = phase(f"{folder}/examples.jsonl", lambda: training_examples(history, rewards, lemmas, args))
     loss = None
     if examples and args.prover == "on":
-        *policy, loss = finetune(f"{folder}/model", base, adapter, examples, args, lr=args.lr, epochs=args.epochs)
+        policy, loss = finetune(f"{folder}/model", base, adapter, examples, args,
+                                lr=args.lr, epochs=args.epochs)
     lap("train")
     return policy, metrics(t, given, unproved, seeds, conjectures, attempts, rewards, examples, history, loss,
-                           {**seconds, **{k: v for k, v in stats.items() if k != "tokens"}}, lemmas)
+                           seconds | stats, lemmas)
 
 
 def choose_seeds(history, library, lemmas, budget, t, args):
     """Seeds (statement, proof, lemma) from the replayed proofs of given statements, at most `budget` (step 1)."""
-    import reward
     if args.conjecturer == "off":
         return []
     draw, count, seeds = rng(args, t, "seeds"), Counter(), {}
@@ -539,35 +537,36 @@ def choose_seeds(history, library, lemmas, budget, t, args):
 
 
 def conjecture(folder, seeds, given, lemmas, n_statements, n_unproved, t, model, args):
-    """Samples conjectures, lets Lean check that they are new and well-formed, marks those to be tried (step 2)."""
+    """Samples conjectures, has Lean check that they are new and well-formed, marks those to try (step 2)."""
     if not seeds:
         return
     n = max(1, min(args.per_seed, 3 * n_statements // len(seeds)))
-    rows = [{**seed, "prompt": conjecturer_prompt(lemmas.get(seed["lemma"]), seed["statement"], seed["proof"]), "n": n}
-            for seed in seeds]
-    parsed = [{"statement": parse_conjecture(text), "lemma": row["lemma"], "seed": row["statement"],
-               "seed_proof": row["proof"], **({"header": row["header"]} if "header" in row else {})}
-              for row, texts in sample(f"{folder}/conjecture", rows, STOP_CONJECTURE, model, args, {}) for text in texts]
+    rows = [{**s, "prompt": conjecturer_prompt(lemmas.get(s["lemma"]), s["statement"], s["proof"]), "n": n}
+            for s in seeds]
+    parsed = []
+    for seed, texts in sample(f"{folder}/conjecture", rows, STOP_CONJECTURE, model, args, {}):
+        source = {"lemma": seed["lemma"], "seed": seed["statement"], "seed_proof": seed["proof"],
+                  **({"header": seed["header"]} if "header" in seed else {})}
+        parsed += [{"statement": parse_conjecture(text), **source} for text in texts]
     rng(args, t, "conjectures").shuffle(parsed)
     checked = lean_check.check_statements(parsed, known=[s["statement"] for s in given], **lean_options(args))
     places = n_unproved
     for c in tqdm(checked, desc="  Lean, conjectures", total=len(parsed), leave=False, disable=None):
         tried = c["verdict"] == "ok" and places > 0
         places -= tried
-        yield {**c, "tried": bool(tried)}
+        yield {**c, "tried": tried}
     shutil.rmtree(f"{folder}/conjecture")
 
 
 def prove(path, jobs, model, args):
-    """Samples proofs and has Lean check them as they come (steps 3, 4); returns stats: tokens, seconds of each part.
+    """Samples proofs, Lean checks them as they come (steps 3, 4). Returns tokens and the seconds of each part.
 
     jobs: statements with "n", the number of samples. Writes one line for each distinct (statement, proof).
     """
     folder, stats = path.removesuffix(".jsonl"), {"tokens": 0}
     if os.path.exists(path):
-        with open(folder + ".json") as f:
-            return json.load(f)
-    rows = [{**j, "prompt": prover_prompt(j["statement"], j.get("header", args.header)), "keep": j["statement"]}
+        return json.loads(Path(folder + ".json").read_text())
+    rows = [{**j, "keep": j["statement"], "prompt": prover_prompt(j["statement"], j.get("header", args.header))}
             for j in jobs]
 
     def attempts():
@@ -577,16 +576,19 @@ def prove(path, jobs, model, args):
                 yield {**{k: row[k] for k in fields if k in row}, "proof": proof, "count": count}
 
     def verdicts():
-        start, crashed, total, lean = time.time(), 0, 0, 0.0
+        start, total, crashed, lean = time.time(), 0, 0, 0.0
         for a in lean_check.check(attempts(), **lean_options(args)):
-            total, crashed, lean = total + 1, crashed + (a["verdict"] == "crashed"), lean + a["seconds"]
+            total += 1
+            crashed += a["verdict"] == "crashed"
+            lean += a["seconds"]
             yield a
         if crashed > 0.1 * total:
-            raise RuntimeError(f"Lean failed on {crashed} of {total} proofs ({a['message']}); mend it and start again")
+            raise RuntimeError(f"Lean failed on {crashed} of {total} proofs ({a['message']}); "
+                               "mend it and start again")
         sampling = stats.pop("seconds", 0)
-        stats.update(sample=round(sampling, 2), prove_wait=round(time.time() - start - sampling, 2), lean=round(lean, 2))
-        with open(folder + ".json", "w") as f:
-            json.dump(stats, f)
+        wait = time.time() - start - sampling
+        stats.update(sample=round(sampling, 2), prove_wait=round(wait, 2), lean=round(lean, 2))
+        Path(folder + ".json").write_text(json.dumps(stats))
 
     write_jsonl(path, verdicts())
     shutil.rmtree(folder, ignore_errors=True)
@@ -594,41 +596,41 @@ def prove(path, jobs, model, args):
 
 
 def lean_options(args):
-    return dict(lean=args.lean, project=args.lean_project, header=args.header, workers=args.lean_workers or None,
-                timeout=args.timeout, heartbeats=args.heartbeats, memory=args.memory)
+    return dict(lean=args.lean, project=args.lean_project, header=args.header, timeout=args.timeout,
+                workers=args.lean_workers or None, heartbeats=args.heartbeats, memory=args.memory)
 
 
 def training_examples(history, rewards, lemmas, args):
-    """Proofs of statements with pass rate <= 1/2 in the replay, and kept conjectures, with weights (step 6)."""
-    import reward
+    """Replayed proofs of statements of pass rate <= 1/2, and kept conjectures, with weights (step 6)."""
     replay = [a for attempts in history.replay for a in attempts]
     rates = reward.pass_rates(replay)
-    proofs = {(a["statement"], a["proof"]): a for a in replay if a["verdict"] == "proved"
-              and rates[a["statement"]] <= args.train_rate}
-    for a, weight in zip(proofs.values(), reward.proof_weights(list(proofs.values()), args.gamma), strict=True):
+    proofs = {(a["statement"], a["proof"]): a for a in replay
+              if a["verdict"] == "proved" and rates[a["statement"]] <= args.train_rate}
+    proofs = list(proofs.values())
+    for a, weight in zip(proofs, reward.proof_weights(proofs, args.gamma), strict=True):
         yield prover_example(a, args, weight)
-    for c in rewards if args.conjecturer == "on" else ():
-        if c["weight"] > 0:
+    for c in rewards:
+        if c["weight"] > 0 and args.conjecturer == "on":
             seed = {"statement": c["seed"], "proof": c["seed_proof"], "lemma": c["lemma"]}
             yield conjecturer_example(seed, c["statement"], lemmas, c["weight"])
 
 
-# --------------------------------------------------------------------------------------- stage 3: final re-training
+# --------------------------------------------------------------------------------- stage 3: final re-training
 
 def stage_3(folder, base, library, lemmas, args, upto):
-    """From the base: SFT data and all proofs found, of given statements and of challenging conjectures (section 3.3)."""
-    import reward
+    """From the base: SFT data and all proofs found, of given and of challenging statements (section 3.3)."""
     draw, proofs = rng(args, os.path.basename(folder)), defaultdict(dict)
     for t in range(upto):
-        attempts = list(compact(read_jsonl(f"{args.out}/iter_{t:02d}/attempts.jsonl")))
+        attempts = load_attempts(f"{args.out}/iter_{t:02d}")
         rates = reward.pass_rates(attempts)
         for a in attempts:
             if a["verdict"] == "proved" and (a["role"] == "given" or rates[a["statement"]] <= args.challenge):
                 proofs[a["statement"]][a["proof"]] = a
-    found = [a for p in proofs.values() for a in draw.sample(list(p.values()), min(len(p), args.retrain_proofs))]
     examples = sft_examples(library, lemmas, args)
-    examples += [prover_example(a, args, math.exp(-args.gamma * len(a["proof"]))) for a in found]
-    return finetune(folder, base, None, examples, args, lr=args.retrain_lr, epochs=args.sft_epochs)[:3]
+    for found in proofs.values():
+        for a in draw.sample(list(found.values()), min(len(found), args.retrain_proofs)):
+            examples.append(prover_example(a, args, math.exp(-args.gamma * len(a["proof"]))))
+    return finetune(folder, base, None, examples, args, lr=args.retrain_lr, epochs=args.sft_epochs)[0]
 
 
 # ---------------------------------------------------------------------------------------- phases as processes
@@ -1052,7 +1054,7 @@ def build_scratch_model(folder, examples, args):
     tokenizer.save_pretrained(folder)
 
 
-# ------------------------------------------------------------------------------------------------ metrics and pictures
+# --------------------------------------------------------------------------------------- metrics and pictures
 
 def histogram(rates):
     """Counts of pass rate 0, then of the eight equal bins of (0, 1]."""
@@ -1065,46 +1067,49 @@ def mean(values):
     return sum(values) / len(values) if values else 0.0
 
 
-def metrics(t, given, unproved, seeds, conjectures, attempts, rewards, examples, history, loss, seconds, lemmas):
+def metrics(t, given, unproved, seeds, conjectures, attempts, rewards, examples, history, loss, seconds,
+            lemmas):
     """One line of metrics.jsonl; every figure is explained at the top of this file."""
-    import reward
-    rates = reward.pass_rates(attempts)
-    tried = [c["statement"] for c in conjectures if c["tried"]]
-    proofs = [a for a in attempts if a["verdict"] == "proved"]
-    verdicts = Counter()
+    proved = sum(rate > 0 for rate in history.best.values())
+    rates, verdicts = reward.pass_rates(attempts), Counter()
     for a in attempts:
         verdicts[a["verdict"]] += a["count"]
-    kept = [r for r in rewards if r["weight"] > 0]
-    rate = {name: [rates[s] for s in group if s in rates] for name, group in
-            (("given", [s["statement"] for s in unproved]), ("conjectures", tried))}
-    conjecture_prompts = sum(e["target"].endswith(STOP_CONJECTURE) for e in examples)
+    proofs = [a for a in attempts if a["verdict"] == "proved"]
+    tried = [c["statement"] for c in conjectures if c["tried"]]
+    kept = [r["statement"] for r in rewards if r["weight"] > 0]
+    checked, reasons = (Counter(row[key] for row in rows)
+                        for rows, key in ((conjectures, "verdict"), (rewards, "reason")))
+    rates_given = [rates[s["statement"]] for s in unproved if s["statement"] in rates]
+    rates_conjectures = [rates[s] for s in tried if s in rates]
+    conjecturer_examples = sum(e["target"].endswith(STOP_CONJECTURE) for e in examples)
     return {
-        "iteration": t, "given": len(given), "proved": history.proved(),
-        "cumulative": round(history.proved() / len(given), 4), "proofs": history.proofs, "tokens": history.tokens,
+        "iteration": t, "given": len(given), "proved": proved, "cumulative": round(proved / len(given), 4),
+        "proofs": history.proofs, "tokens": history.tokens,
         "seeds": len(seeds), "sampled": len(conjectures),
-        "wellformed": sum(c["verdict"] in ("ok", "duplicate") for c in conjectures),
-        "distinct": sum(c["verdict"] == "ok" for c in conjectures), "tried": len(tried),
-        "provable": sum(r > 0 for r in rate["conjectures"]),
-        "barely": sum(r["reason"] not in ("unproved", "too easy", "unjudged") for r in rewards), "kept": len(kept),
-        "rate_given": round(mean(rate["given"]), 4), "rate_conjectures": round(mean(rate["conjectures"]), 4),
-        "hist_given": histogram(rate["given"]), "hist_conjectures": histogram(rate["conjectures"]),
-        "len_conjectures": round(mean(map(len, tried)), 1), "len_kept": round(mean(len(r["statement"]) for r in kept), 1),
+        "wellformed": checked["ok"] + checked["duplicate"], "distinct": checked["ok"], "tried": len(tried),
+        "provable": sum(r > 0 for r in rates_conjectures),
+        "barely": len(rewards) - reasons["unproved"] - reasons["too easy"] - reasons["unjudged"],
+        "kept": len(kept),
+        "rate_given": round(mean(rates_given), 4), "rate_conjectures": round(mean(rates_conjectures), 4),
+        "hist_given": histogram(rates_given), "hist_conjectures": histogram(rates_conjectures),
+        "len_conjectures": round(mean(map(len, tried)), 1), "len_kept": round(mean(map(len, kept)), 1),
         "lemmas": len({lemma for a in proofs for lemma in reward.invoked(a["proof"], lemmas)}),
         "proofs_each": round(len(proofs) / max(1, len({a["statement"] for a in proofs})), 2),
-        "examples_proofs": len(examples) - conjecture_prompts, "examples_conjectures": conjecture_prompts,
+        "examples_proofs": len(examples) - conjecturer_examples, "examples_conjectures": conjecturer_examples,
         "verdicts": dict(sorted(verdicts.items())), "loss": loss and round(loss, 4), "seconds": seconds}
 
 
-HEADING = "iter      proved        proofs  conjectures: sampled wellformed barely kept  rate: given conj." \
-          "  seconds: sample  Lean  wait train    loss"
+HEADING = ("iter      proved        proofs  conjectures: sampled wellformed barely kept  rate: given conj."
+           "  seconds: sample  Lean  wait train    loss")
 
 
 def report(m):
-    s = m["seconds"]
-    return (f"{m['iteration']:4d} {m['proved']:6d}/{m['given']:<6d} {m['proofs']:8d}               {m['sampled']:6d} "
-            f"{m['wellformed']:10d} {m['barely']:6d} {m['kept']:4d} {m['rate_given']:12.3f} {m['rate_conjectures']:5.3f} "
-            f"{s['conjecture'] + s['sample']:16.1f} {s['lean']:5.1f} {s['prove_wait']:5.1f} {s['train']:5.1f} "
-            + ("       -" if m["loss"] is None else f"{m['loss']:8.3f}"))
+    """An iteration's line under HEADING."""
+    s, loss = m["seconds"], "-" if m["loss"] is None else f"{m['loss']:.3f}"
+    return (f"{m['iteration']:4d} {m['proved']:6d}/{m['given']:<6d} {m['proofs']:8d} {m['sampled']:20d} "
+            f"{m['wellformed']:10d} {m['barely']:6d} {m['kept']:4d} "
+            f"{m['rate_given']:12.3f} {m['rate_conjectures']:5.3f} {s['conjecture'] + s['sample']:16.1f} "
+            f"{s['lean']:5.1f} {s['prove_wait']:5.1f} {s['train']:5.1f} {loss:>8}")
 
 
 def plot(runs, path):
@@ -1140,93 +1145,177 @@ def plot(runs, path):
     print(f"drawn: {path}")
 
 
-# ---------------------------------------------------------------------------------------------------------- evaluation
-
-def file_stem(path):
-    return os.path.splitext(os.path.basename(path))[0]
-
+# ------------------------------------------------------------------------------------------------- evaluation
 
 def evaluate(model, args):
     """Samples --samples proofs of every statement of the --eval files; prints and writes pass@k per split."""
-    ours = os.path.relpath(os.path.dirname(model), args.out)  # each model of the run has its own evaluations
+    name = os.path.relpath(os.path.dirname(model), args.out)  # each model of the run has its own evaluations
+    name = "model" if name.startswith("..") else name
     for path in args.eval:
-        folder = f"{args.out}/eval/{'model' if ours.startswith('..') else ours}/{file_stem(path)}_{args.samples}"
-        statements = load_statements(path)
-        prove(f"{folder}/attempts.jsonl", [{**s, "role": "given", "n": args.samples} for s in statements], model, args)
+        folder, statements = f"{args.out}/eval/{name}/{Path(path).stem}_{args.samples}", load_statements(path)
+        jobs = [{**s, "role": "given", "n": args.samples} for s in statements]
+        prove(f"{folder}/attempts.jsonl", jobs, model, args)
         passed, crashed, proofs = Counter(), Counter(), defaultdict(dict)
         for a in read_jsonl(f"{folder}/attempts.jsonl"):
-            crashed[a["statement"]] += a["count"] * (a["verdict"] == "crashed")
             if a["verdict"] == "proved":
                 passed[a["statement"]] += a["count"]
                 proofs[a.get("header", args.header)].setdefault(a["statement"], a)
-        for i, (header, group) in enumerate(proofs.items()):  # imports come first: one file for each header
+            elif a["verdict"] == "crashed":
+                crashed[a["statement"]] += a["count"]
+        for i, (header, found) in enumerate(proofs.items()):  # imports come first: one file for each header
             with open(f"{folder}/proofs{i or ''}.lean", "w", encoding="utf-8") as f:
                 f.write(header)
-                for n, a in enumerate(group.values(), 1):  # names repeat: a namespace each
+                for n, a in enumerate(found.values(), 1):  # names repeat: a namespace each
                     by = a["statement"] + ("" if a["proof"][:1].isspace() else "\n")
                     f.write(f"\nnamespace proof_{n} -- {a['name']}\n{by}{a['proof']}\nend proof_{n}\n")
-        result = {}
-        for split in sorted({s["split"] for s in statements}):  # a statement too long for a prompt counts as unproved
+        result, ks = {}, [2**i for i in range(args.samples.bit_length())]
+        for split in sorted({s["split"] for s in statements}):
             counts = [(args.samples - crashed[s["statement"]], passed[s["statement"]])
-                      for s in statements if s["split"] == split]
-            result[split] = {f"pass@{k}": pass_at_k(counts, k, rng(args, "eval"))
-                             for k in (2**i for i in range(args.samples.bit_length())) if k <= args.samples}
+                      for s in statements if s["split"] == split]  # too long for a prompt counts as unproved
             print(f"{path}, {split}: {sum(c > 0 for _, c in counts)} of {len(counts)} statements proved")
+            result[split] = {f"pass@{k}": pass_at_k(counts, k, rng(args, "eval")) for k in ks}
             for k, r in result[split].items():
                 print(f"  {k:>9} {100 * r['pass']:6.2f}% ± {100 * r['standard_error']:.2f}   "
                       f"groups of k: {100 * r['group_mean']:6.2f}% ± {100 * r['group_deviation']:.2f}")
-        with open(f"{folder}/result.json", "w") as f:
-            json.dump(result, f, indent=1)
+        Path(f"{folder}/result.json").write_text(json.dumps(result, indent=1))
 
 
 def pass_at_k(counts, k, draw):
     """pass@k over statements with (samples n, successes c) each.
 
-    pass: mean of the unbiased estimator 1 - C(n-c, k) / C(n, k), with its standard error over statements. Group mean
-    and deviation: the paper's figures, over disjoint groups of k samples (the n samples in random order).
+    pass: mean of the unbiased estimator 1 - C(n-c, k) / C(n, k), with its standard error over statements. Group
+    mean and deviation: the paper's figures, over disjoint groups of k samples (the n samples in random order).
     """
     counts = [(n, c) for n, c in counts if n >= k]
     values = [1 - math.comb(n - c, k) / math.comb(n, k) for n, c in counts]
     m = mean(values)
     error = math.sqrt(sum((v - m) ** 2 for v in values)) / max(1, len(values))
-    groups = []
     orders = [draw.sample([1] * c + [0] * (n - c), n) for n, c in counts]
-    for g in range(min((n // k for n, _ in counts), default=0)):
-        groups.append(mean(any(o[g * k:(g + 1) * k]) for o in orders))
+    groups = [mean(any(o[at:at + k]) for o in orders)
+              for at in range(0, min((n for n, _ in counts), default=0) - k + 1, k)]
     mu = mean(groups)
     return {"pass": m, "standard_error": error, "group_mean": mu,
             "group_deviation": math.sqrt(mean((x - mu) ** 2 for x in groups)), "statements": len(counts)}
 
 
-# ----------------------------------------------------------------------------------------------------- plan and start
+# --------------------------------------------------------------------------------------------- plan and start
+
+def model_shape(args):
+    """(layers, width, widths of queries, keys and MLP, vocabulary, tied embeddings?), and their source."""
+    if args.model == "scratch":
+        w = args.width
+        return (args.layers, w, 2 * w, 2 * w, 3 * w, 512, True), "built on the spot"
+    c = model_config(args.model)
+    if not c:
+        return (30, 4096, 4096, 4096, 11008, 102400, False), "assumed: it is not on this machine"
+    heads = c.num_attention_heads
+    head = getattr(c, "head_dim", None) or c.hidden_size // heads
+    kv = (getattr(c, "num_key_value_heads", None) or heads) * head
+    return (c.num_hidden_layers, c.hidden_size, heads * head, kv, c.intermediate_size, c.vocab_size,
+            c.tie_word_embeddings), "config.json"
+
+
+@functools.cache
+def model_config(model):
+    """The config.json of a folder, or of a hub name that was downloaded; None if there is none."""
+    from transformers import AutoConfig
+    try:
+        return AutoConfig.from_pretrained(model, local_files_only=True)
+    except OSError:
+        return None
+
+
+def plan(args):
+    """What a run of these flags samples, checks, needs in memory and on disk; warnings where memory is short.
+
+    Memory in bytes, for P parameters, L layers, width d, vocabulary V: a weight takes 2 (bf16), or 4 where all
+    are trained; a trained parameter 4 (only LoRA's: its own weight) + 4 gradient + 8 Adam + 4 buckets of
+    DistributedDataParallel; a token of a micro-batch each layer's input, about 100 d inside the one layer that
+    is computed again, and 12 V: logits, their log-softmax and its gradient in fp32; of KV cache 4 L kv.
+    """
+    (L, d, q, kv, mlp, V, tied), source = model_shape(args)
+    P = L * d * (2 * q + 2 * kv + 3 * mlp) + V * d * (1 if tied else 2)
+    P = float(f"{P:.3g}")  # no more digits, as norms and biases are not counted
+    lora = args.lora_r * L * (2 * (d + q) + 2 * (d + kv) + 3 * (d + mlp))  # inputs + outputs of linear layers
+    size, parallel, gpu = 2 if args.lora_r else 4, args.tensor_parallel, args.gpu_memory * 1e9
+    known = all(map(os.path.exists, args.statements))
+    n = len(load_given(args)) if known else 89_000
+    scored = sum(len(load_statements(p)) for p in args.eval) if all(map(os.path.exists, args.eval)) else n
+    scored *= args.samples
+    proofs, first = 2 * args.K * n, 2 * args.K0 * n
+    total = first + proofs * (args.iters - 1) if args.iters else 0
+    tokens = min(165, args.max_new)  # of a proof; the paper: 19.8B tokens for 120M proofs
+    attempt = 1000 + 3 * tokens      # bytes: statement, proof, Lean's message
+    trained = 20 * lora or 16 * P
+    activations = args.tokens_per_step * (size * d * L + 100 * d + 12 * V)
+    trainer = size * P + trained + activations
+    sampler = 2 * P / parallel
+    cache = max(0, 0.9 * gpu - sampler)                # vLLM takes 92%; 2% for its own activations
+    models = (args.keep or args.iters) + 3             # sft, the newest, the one in the making, final
+    models += (args.keep or args.iters) // args.restart_every + 1 if args.restart_every else 0
+    model, iteration = size * P + 4 * lora, size * P + 4 * lora + proofs * attempt
+
+    def gb(x):
+        return f"{x / 1e9:,.1f} GB"
+
+    rows = [
+        ("model", f"{args.model}: {P / 1e9:.2f}B parameters, {L} layers, width {d} ({source})"),
+        ("statements", f"{n:,} ({', '.join(args.statements)})" if known else
+         f"{n:,} (assumed: LeanWorkbook; the file is not here)"),
+        ("iterations", f"{args.iters}, each at most (numbers fall as statements get proved):"),
+        ("  conjectures", f"{min(args.per_seed, 3) * n:,} sampled, {n:,} tried"),
+        ("  proofs", f"{proofs:,} sampled and checked (iteration 0: {first:,}); "
+                     f"{proofs * tokens / 1e9:,.2f}B tokens at {tokens} a proof"),
+        ("whole run", f"{total:,} proofs, and {scored:,} to evaluate: {args.samples} a statement"),
+        ("processes", f"{args.procs // parallel} x {parallel} GPU for sampling, {args.procs} for training, "
+                      f"of {args.gpu_memory:g} GB each"),
+        ("  sampler", f"weights {gb(sampler)} + KV cache {gb(cache)}: "
+                      f"{cache * parallel / (4 * L * kv):,.0f} tokens at a time"),
+        ("  trainer", f"weights {gb(size * P)} + {'LoRA' if lora else 'gradients'} and optimizer {gb(trained)} "
+                      f"+ activations {gb(activations)} = {gb(trainer)}"),
+        ("disk", f"an iteration {gb(iteration)} (model {gb(model)}, attempts of {attempt:,} bytes), "
+                 f"whole run {gb(models * model + (total + scored) * attempt)}")]
+    warnings = []
+    if trainer > 0.95 * gpu:
+        less = ("lower --tokens_per_step" if trainer - activations < 0.95 * gpu else
+                "lower --lora_r, or take a smaller --model" if lora else "use LoRA (--lora_r 64)")
+        warnings.append(f"training needs {gb(trainer)} of {args.gpu_memory:g}: {less}")
+    if cache < 2e9:
+        warnings.append("no room for a KV cache: raise --tensor_parallel")
+    return rows, warnings
+
+
+def dry_run(args):
+    rows, warnings = plan(args)
+    for name, lines in ("warning", warnings), ("missing here", missing(args) or ["nothing"]):
+        rows += [("" if i else name, line) for i, line in enumerate(lines)]
+    for name, line in rows:
+        print(f"{name:17}{line}")
+
 
 def missing(args):
     """What a run needs and this machine lacks, each with what brings it."""
-    lacks = []
-    files = {path: name for name in ("eval", "sft", "library", "statements") for path in getattr(args, name)}
-    lacks += [f"--{name}: no file {path} (README, section The real thing, tells how to make it)"
-              for path, name in files.items() if not os.path.exists(path)]
-    if args.model != "scratch" and not os.path.exists(f"{args.model}/config.json"):
-        if os.path.exists(args.model) or args.model.startswith((".", "/", "~")):
-            lacks.append(f"--model: {args.model} is no folder with a config.json")
-        else:
-            from huggingface_hub import snapshot_download
-            try:
-                snapshot_download(args.model, local_files_only=True)
-            except OSError:
-                lacks.append(f"--model: {args.model} is not on this machine; run: hf download {args.model}")
-    if args.model == "scratch" and not args.library:
-        lacks.append("--library: a scratch model needs theorems to learn from")
-    if args.engine == "vllm" and importlib.util.find_spec("vllm") is None:
-        lacks.append("--engine vllm: not installed; run: pip install vllm (or use --engine hf)")
-    if n_gpus():
+    gpus, scratch = n_gpus(), args.model == "scratch"
+    files = {path: flag for flag in ("eval", "sft", "library", "statements") for path in getattr(args, flag)}
+    lacks = [f"--{flag}: no file {path} (README, section The real thing, tells how to make it)"
+             for path, flag in files.items() if not os.path.exists(path)]
+    if not scratch and not model_config(args.model):
+        folder = os.path.exists(args.model) or args.model.startswith((".", "/", "~"))
+        lacks.append(f"--model: {args.model} is " + ("no folder with a config.json" if folder else
+                     f"not on this machine; run: hf download {args.model}"))
+    if gpus:
         import torch
-        if not torch.version.cuda:
-            lacks.append("torch: this build has no CUDA; run: pip install -r requirements.txt in a new virtual environment")
-        if args.procs > n_gpus():
-            lacks.append(f"--procs {args.procs}: this machine has {n_gpus()} GPUs, and each process takes one")
-    if "import Mathlib" in args.header and not args.lean_project:
-        lacks.append("--lean_project: the header imports Mathlib; name a built Lake project (README, The real thing)")
+    lacks += [message for lack, message in (
+        (scratch and not args.library, "--library: a scratch model needs theorems to learn from"),
+        (args.engine == "vllm" and not importlib.util.find_spec("vllm"),
+         "--engine vllm: not installed; run: pip install vllm (or use --engine hf)"),
+        (gpus and not torch.version.cuda,
+         "torch: this build has no CUDA; run: pip install -r requirements.txt in a new virtual environment"),
+        (gpus and args.procs > gpus,
+         f"--procs {args.procs}: this machine has {gpus} GPUs, and each process takes one"),
+        ("import Mathlib" in args.header and not args.lean_project,
+         "--lean_project: the header imports Mathlib; name a built Lake project (README, The real thing)"),
+    ) if lack]
     try:
         lean_check.find_lean(args.lean, args.lean_project)
     except lean_check.LeanError as e:
@@ -1234,145 +1323,70 @@ def missing(args):
     return lacks
 
 
-def plan(args):
-    """What a run of these flags samples, checks, needs in memory and on disk; and warnings where memory is short.
-
-    Memory in bytes, for P parameters, L layers, width d, vocabulary V: a weight takes 2 (bf16), or 4 where all are
-    trained; a trained parameter 4 (only LoRA's: its own weight) + 4 gradient + 8 Adam + 4 buckets of
-    DistributedDataParallel; a token of a micro-batch each layer's input, about 100 d inside the one layer that is
-    computed again, and 12 V: logits, their log-softmax and its gradient in fp32. A token of KV cache takes 4 L kv.
-    """
-    shape, source = model_shape(args)
-    known, known_eval = (all(map(os.path.exists, paths)) for paths in (args.statements, args.eval))
-    n = len(load_given(args)) if known else 89_000
-    P, L, d, kv, V = (shape[k] for k in ("params", "layers", "width", "kv", "vocab"))
-    size, engines = 2 if args.lora_r else 4, args.procs // args.tensor_parallel
-    proofs = 2 * args.K * n
-    total = 2 * n * (args.K0 + args.K * (args.iters - 1)) * (args.iters > 0)
-    scored = args.samples * (sum(len(load_statements(path)) for path in args.eval) if known_eval else n)
-    tokens = min(165, args.max_new)                                # a proof; the paper: 19.8B tokens for 120M proofs
-    attempt = 1000 + 3 * tokens                                    # bytes: statement, proof, Lean's message
-    linear = L * (4 * d + 2 * (d + kv) + 3 * (d + shape["mlp"]))   # inputs + outputs of all linear layers
-    lora = args.lora_r * linear
-    trained = 20 * lora or 16 * P
-    activations = args.tokens_per_step * (size * d * L + 100 * d + 12 * V)
-    trainer = size * P + trained + activations
-    sampler = 2 * P / args.tensor_parallel
-    cache = max(0, 0.9 * args.gpu_memory * 1e9 - sampler)          # vLLM takes 92%; 2% for its own activations
-    models = (args.keep or args.iters) + 3                         # sft, the newest, the one in the making, final
-    models += (args.keep or args.iters) // args.restart_every + 1 if args.restart_every else 0
-    model = size * P + 4 * lora
-    gb = lambda x: f"{x / 1e9:,.1f} GB"  # noqa: E731
-    text = f"""model            {args.model}: {P / 1e9:.2f}B parameters, {L} layers, width {d} ({source})
-statements       {n:,} ({", ".join(args.statements) if known else "assumed: LeanWorkbook; the file is not here"})
-iterations       {args.iters}, each at most (numbers fall as statements get proved):
-  conjectures    {min(args.per_seed, 3) * n:,} sampled, {n:,} tried
-  proofs         {proofs:,} sampled and checked (iteration 0: {2 * args.K0 * n:,}); {proofs * tokens / 1e9:,.2f}B tokens \
-at {tokens} a proof
-whole run        {total:,} proofs, and {scored:,} to evaluate: {args.samples} a statement
-processes        {engines} x {args.tensor_parallel} GPU for sampling, {args.procs} for training, of {args.gpu_memory:g} GB each
-  sampler        weights {gb(sampler)} + KV cache {gb(cache)}: {cache * args.tensor_parallel / (4 * L * kv):,.0f} tokens at a time
-  trainer        weights {gb(size * P)} + {"LoRA" if lora else "gradients"} and optimizer {gb(trained)} \
-+ activations {gb(activations)} = {gb(trainer)}
-disk             an iteration {gb(model + proofs * attempt)} (model {gb(model)}, attempts of {attempt:,} bytes), \
-whole run {gb(models * model + (total + scored) * attempt)}"""
-    warnings = []
-    if trainer > 0.95e9 * args.gpu_memory:
-        less = ("lower --tokens_per_step" if trainer - activations < 0.95e9 * args.gpu_memory else
-                "lower --lora_r, or take a smaller --model" if lora else "use LoRA (--lora_r 64)")
-        warnings.append(f"training needs {gb(trainer)} of {args.gpu_memory:g}: {less}")
-    if cache < 2e9:
-        warnings.append("no room for a KV cache: raise --tensor_parallel")
-    return text, warnings
-
-
-def dry_run(args):
-    text, warnings = plan(args)
-    print(text)
-    for name, lines in ("warning", warnings), ("missing here", missing(args) or ["nothing"]):
-        for line in lines:
-            print(f"{name:17}{line}")
-            name = ""
-
-
-def model_shape(args):
-    """Sizes of the model from its config.json; those of the default 7B model if it is not on this machine."""
-    if args.model == "scratch":
-        w, n = args.width, args.layers
-        return dict(params=17 * n * w * w + 512 * w, layers=n, width=w, kv=2 * w, mlp=3 * w, vocab=512), "built on the spot"
-    from transformers import AutoConfig
-    try:
-        c = AutoConfig.from_pretrained(args.model, local_files_only=True)
-    except OSError:
-        return dict(params=6_910_000_000, layers=30, width=4096, kv=4096, mlp=11008, vocab=102400), \
-            "assumed: it is not on this machine"
-    d, n, heads = c.hidden_size, c.num_hidden_layers, c.num_attention_heads
-    kv = (getattr(c, "num_key_value_heads", None) or heads) * (getattr(c, "head_dim", None) or d // heads)
-    mlp, vocab = c.intermediate_size, c.vocab_size
-    params = n * (2 * d * d + 2 * d * kv + 3 * d * mlp) + vocab * d * (1 if c.tie_word_embeddings else 2)
-    return dict(params=params, layers=n, width=d, kv=kv, mlp=mlp, vocab=vocab), "config.json"
-
-
-def settle(args, command):
-    """Checks the flags, makes the run folder and writes config.json; refuses a folder made with other flags."""
-    free = {"iters", "procs", "keep", "overwrite", "dry_run", "gpu_memory", "plot", "eval", "samples", "lean_workers",
-            "no_retrain"}
-    path = f"{args.out}/config.json"
-    if args.overwrite and os.path.exists(path):
-        shutil.rmtree(args.out)
-    if os.path.exists(path):
-        with open(path) as f:
-            old = json.load(f)["flags"]
-        differ = [f"--{k} {old.get(k)} -> {v}" for k, v in vars(args).items() if k not in free and old.get(k) != v]
-        if differ:
-            raise UserError(f"{args.out} was made with other flags: {', '.join(differ)}; use another --out or --overwrite")
-        return
-    try:
-        if os.path.isdir(args.out) and os.listdir(args.out) and not glob.glob(f"{args.out}/sft"):
-            raise UserError(f"{args.out} exists and is no run folder; use another --out")
-        from importlib.metadata import version
-        packages = {p: version(p) for p in ("torch", "transformers", "peft")}
-        os.makedirs(args.out, exist_ok=True)
-        with open(path + ".tmp", "w") as f:
-            json.dump({"command": command, "flags": vars(args), "python": sys.version.split()[0], **packages,
-                       "lean": lean_check.find_lean(args.lean, args.lean_project)[1]}, f, indent=1)
-        os.replace(path + ".tmp", path)
-    except OSError as e:
-        raise UserError(f"--out {args.out}: cannot be written ({e.strerror})") from None
-
-
 def check_flags(args):
-    names = [file_stem(path) for path in args.eval]
+    stems, parallel = [Path(path).stem for path in args.eval], args.tensor_parallel
     for bad, message in (
-            (args.iters < 0 or args.procs < 1 or args.K < 1, "--iters must be 0 or more, --procs and --K 1 or more"),
-            (args.tensor_parallel < 1 or args.procs % args.tensor_parallel,
-             f"--tensor_parallel {args.tensor_parallel} does not divide the {args.procs} processes (--procs, one per GPU)"),
-            (args.kappa < 1, "--kappa must be 1 or more: weights average 1"),
-            (args.timeout <= 0 or args.memory <= 0, "--timeout and --memory must be above 0"),
-            (args.heartbeats < 0 or args.lean_workers < 0, "--heartbeats 0 or more, --lean_workers 0 or more"),
-            (args.width % 32, "--width must be a multiple of 32"),
-            (len(names) > len(set(names)), f"--eval: two files named {max(names, key=names.count)}; rename one")):
+        (args.iters < 0 or args.procs < 1 or args.K < 1,
+         "--iters must be 0 or more, --procs and --K 1 or more"),
+        (parallel < 1 or args.procs % parallel,
+         f"--tensor_parallel {parallel} does not divide the {args.procs} processes (--procs, one per GPU)"),
+        (args.kappa < 1, "--kappa must be 1 or more: weights average 1"),
+        (args.timeout <= 0 or args.memory <= 0, "--timeout and --memory must be above 0"),
+        (args.heartbeats < 0 or args.lean_workers < 0, "--heartbeats 0 or more, --lean_workers 0 or more"),
+        (args.width % 32, "--width must be a multiple of 32"),
+        (len(stems) > len(set(stems)), f"--eval: two files named {max(stems, key=stems.count)}; rename one"),
+    ):
         if bad:
             raise UserError(message)
 
 
 def check_input(args):
-    """Given statements, library and lemma dictionary, once all files, the model and Lean are found in order."""
+    """Given statements, library and lemmas, once all files, the model and Lean are found in order."""
     if lacks := missing(args):
-        raise UserError("\n".join(["missing:"] + [f"  {line}" for line in lacks]) if len(lacks) > 1 else lacks[0])
+        raise UserError("\n  ".join(["missing:", *lacks]) if len(lacks) > 1 else lacks[0])
     for path in args.eval:
         load_statements(path)
     trial = {"statement": "theorem stp_trial : True := by", "proof": "\n  exact True.intro"}
-    verdict = next(iter(lean_check.check([trial], **lean_options(args))))
-    if verdict["verdict"] != "proved":
-        raise UserError(f"--lean, --header: Lean does not prove True under the header ({verdict['message']})")
-    return load_given(args), *load_library(args)
+    trial, = lean_check.check([trial], **lean_options(args))
+    if trial["verdict"] != "proved":
+        raise UserError(f"--lean, --header: Lean does not prove True under the header ({trial['message']})")
+    data = load_given(args), *load_library(args)
+    for warning in plan(args)[1] if n_gpus() else ():
+        print(f"warning: {warning}", file=sys.stderr)
+    return data
+
+
+def settle(args):
+    """Makes the run folder and its config.json; refuses a folder that was made with other flags."""
+    free = {"iters", "procs", "keep", "overwrite", "dry_run", "gpu_memory", "plot", "eval", "samples",
+            "lean_workers", "no_retrain"}
+    path = f"{args.out}/config.json"
+    if args.overwrite and os.path.exists(path):
+        shutil.rmtree(args.out)
+    if os.path.exists(path):
+        old = json.loads(Path(path).read_text())["flags"]
+        if differ := ", ".join(f"--{k} {old.get(k)} -> {v}" for k, v in vars(args).items()
+                               if k not in free and old.get(k) != v):
+            raise UserError(f"{args.out} was made with other flags: {differ}; use another --out or --overwrite")
+        return
+    try:
+        if os.path.isdir(args.out) and os.listdir(args.out) and not os.path.exists(f"{args.out}/sft"):
+            raise UserError(f"{args.out} exists and is no run folder; use another --out")
+        packages = {p: importlib.metadata.version(p) for p in ("torch", "transformers", "peft")}
+        config = {"command": " ".join(sys.argv), "flags": vars(args), "python": sys.version.split()[0], **packages,
+                  "lean": lean_check.find_lean(args.lean, args.lean_project)[1]}
+        os.makedirs(args.out, exist_ok=True)
+        Path(path + ".tmp").write_text(json.dumps(config, indent=1))
+        os.replace(path + ".tmp", path)
+    except OSError as e:
+        raise UserError(f"--out {args.out}: cannot be written ({e.strerror})") from None
 
 
 def main():
     args = parse_args()
     why = "CUDA device found" if n_gpus() else "no CUDA device"
-    print(f"{why}: {args.preset} preset" + ("; 7B run: see README" if args.preset == "tiny" else ""), flush=True)
+    hint = "; 7B run: see README" if args.preset == "tiny" else ""
+    print(f"{why}: {args.preset} preset{hint}", flush=True)
     try:
         if args.plot:
             plot(args.plot, "progress.png")
