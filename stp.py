@@ -453,7 +453,7 @@ class History:
 
 
 def load_attempts(folder):
-    """An iteration's proved attempts, then one row for all others of a statement and verdict."""
+    """An iteration's proved attempts; of the others, far more, one row for each statement and verdict."""
     proved, others = [], Counter()
     for a in read_jsonl(f"{folder}/attempts.jsonl"):
         if a["verdict"] == "proved":
@@ -559,15 +559,15 @@ def conjecture(folder, seeds, given, lemmas, n_statements, n_unproved, t, model,
 
 
 def prove(path, jobs, model, args):
-    """Samples proofs, Lean checks them as they come (steps 3, 4). Returns tokens and the seconds of each part.
+    """Samples proofs, Lean checks them as they come (steps 3, 4). Returns tokens and seconds of each part.
 
     jobs: statements with "n", the number of samples. Writes one line for each distinct (statement, proof).
     """
     folder, stats = path.removesuffix(".jsonl"), {"tokens": 0}
     if os.path.exists(path):
         return json.loads(Path(folder + ".json").read_text())
-    rows = [{**j, "keep": j["statement"], "prompt": prover_prompt(j["statement"], j.get("header", args.header))}
-            for j in jobs]
+    rows = [{**j, "prompt": prover_prompt(j["statement"], j.get("header", args.header)),
+             "keep": j["statement"]} for j in jobs]
 
     def attempts():
         fields = ("statement", "header", "name", "split", "role", "lemma")
@@ -642,12 +642,13 @@ def workers(function, n, *job):
 
     The last of job is the flags. Of samplers there are fewer: one for each --tensor_parallel GPUs.
     """
-    n //= job[-1].tensor_parallel if function is sample_worker else 1
+    gpus_each = job[-1].tensor_parallel if function is sample_worker else 1
+    n //= gpus_each
     context = multiprocessing.get_context("forkserver")
     # Imported once, not in each child; not beside GPUs, where a package that looks for CUDA while it is
     # imported (as bitsandbytes does) would leave all children without it.
     context.set_forkserver_preload([] if n_gpus() else ["torch", "transformers", "peft"])
-    children = [context.Process(target=child, args=(function, rank, n, *job)) for rank in range(n)]
+    children = [context.Process(target=child, args=(function, rank, n, gpus_each, *job)) for rank in range(n)]
 
     def alive():
         if failed := [(c.exitcode, rank) for rank, c in enumerate(children) if c.exitcode]:
@@ -671,15 +672,14 @@ def workers(function, n, *job):
             c.join()
 
 
-def child(function, rank, n, *job):
+def child(function, rank, n, gpus_each, *job):
     os.setsid()  # a group of its own: Ctrl-C reaches the parent alone, which ends the group
     parent = multiprocessing.parent_process()
     threading.Thread(target=lambda: (parent.join(), os.killpg(0, signal.SIGKILL)), daemon=True).start()
     if gpus := n_gpus():
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         ids = visible.split(",") if visible else [str(i) for i in range(gpus)]
-        each = job[-1].tensor_parallel if function is sample_worker else 1
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(ids[rank * each:(rank + 1) * each])
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(ids[rank * gpus_each:(rank + 1) * gpus_each])
     import torch
     from transformers.utils import logging
     logging.disable_progress_bar()  # a bar for each loading of the model would bury the run's own lines
@@ -778,8 +778,9 @@ def vllm_engine(model, tokenizer, stop, args):
               max_model_len=args.max_prompt + args.max_new, **sizes)
 
     def complete(prompts, seed):
-        params = [SamplingParams(n=n if args.temperature else 1, seed=(seed + 1000003 * i) % 2**31, stop=[stop],
-                                 temperature=args.temperature, top_p=1.0, top_k=0, max_tokens=args.max_new)
+        params = [SamplingParams(n=n if args.temperature else 1, seed=(seed + 1000003 * i) % 2**31,
+                                 temperature=args.temperature, top_p=1.0, top_k=0,
+                                 max_tokens=args.max_new, stop=[stop])
                   for i, (_, n) in enumerate(prompts)]  # vLLM wants no more than one greedy completion
         outs = llm.generate([{"prompt_token_ids": ids} for ids, _ in prompts], params, use_tqdm=False)
         return [{"texts": [c.text for c in o.outputs] * (n // len(o.outputs)),
@@ -942,7 +943,7 @@ def train_worker(rank, world, job, args):
 
 
 def trainable_model(job, args):
-    """The base with a LoRA adapter (fp32 on a bf16 base), new or going on; if job["full"], the base itself."""
+    """The base with a LoRA adapter (fp32 on a bf16 base), new or going on; if job["full"], the base alone."""
     import peft
     import torch
     model = load_model(job["base"], job["full"])
@@ -991,8 +992,8 @@ def make_batches(data, size, draw):
 def micro_batches(batch, tokens, world):
     """Splits a batch into micro-batches of at most `tokens` padded tokens, the same number for each process.
 
-    Returns a list of `world` lists. Sorted by length for little padding; a missing last one is filled by a copy
-    of weight 0, so that all processes take part in the same number of backward passes.
+    Returns a list of `world` lists. Sorted by length for little padding; a missing last one is filled by a
+    copy of weight 0, so that all processes take part in the same number of backward passes.
     """
     groups = [[]]
     for item in sorted(batch, key=lambda x: len(x[0])):
@@ -1071,14 +1072,15 @@ def metrics(t, given, unproved, seeds, conjectures, attempts, rewards, examples,
             lemmas):
     """One line of metrics.jsonl; every figure is explained at the top of this file."""
     proved = sum(rate > 0 for rate in history.best.values())
-    rates, verdicts = reward.pass_rates(attempts), Counter()
+    proofs = [a for a in attempts if a["verdict"] == "proved"]
+    verdicts = Counter()
     for a in attempts:
         verdicts[a["verdict"]] += a["count"]
-    proofs = [a for a in attempts if a["verdict"] == "proved"]
+    checked = Counter(c["verdict"] for c in conjectures)
+    reasons = Counter(r["reason"] for r in rewards)
     tried = [c["statement"] for c in conjectures if c["tried"]]
     kept = [r["statement"] for r in rewards if r["weight"] > 0]
-    checked, reasons = (Counter(row[key] for row in rows)
-                        for rows, key in ((conjectures, "verdict"), (rewards, "reason")))
+    rates = reward.pass_rates(attempts)
     rates_given = [rates[s["statement"]] for s in unproved if s["statement"] in rates]
     rates_conjectures = [rates[s] for s in tried if s in rates]
     conjecturer_examples = sum(e["target"].endswith(STOP_CONJECTURE) for e in examples)
@@ -1183,8 +1185,8 @@ def evaluate(model, args):
 def pass_at_k(counts, k, draw):
     """pass@k over statements with (samples n, successes c) each.
 
-    pass: mean of the unbiased estimator 1 - C(n-c, k) / C(n, k), with its standard error over statements. Group
-    mean and deviation: the paper's figures, over disjoint groups of k samples (the n samples in random order).
+    pass: mean of the unbiased estimator 1 - C(n-c, k) / C(n, k), with its standard error over statements.
+    Group mean and deviation: the paper's figures, over disjoint groups of k samples in random order.
     """
     counts = [(n, c) for n, c in counts if n >= k]
     values = [1 - math.comb(n - c, k) / math.comb(n, k) for n, c in counts]
@@ -1225,35 +1227,41 @@ def model_config(model):
         return None
 
 
-def plan(args):
-    """What a run of these flags samples, checks, needs in memory and on disk; warnings where memory is short.
+def training_memory(args, P, lora, L, d, V):
+    """Bytes a training process takes for weights, for what is trained, and for activations.
 
-    Memory in bytes, for P parameters, L layers, width d, vocabulary V: a weight takes 2 (bf16), or 4 where all
-    are trained; a trained parameter 4 (only LoRA's: its own weight) + 4 gradient + 8 Adam + 4 buckets of
-    DistributedDataParallel; a token of a micro-batch each layer's input, about 100 d inside the one layer that
-    is computed again, and 12 V: logits, their log-softmax and its gradient in fp32; of KV cache 4 L kv.
+    P, lora: parameters of the model and of its adapter; L layers of width d, vocabulary V. A weight takes 2
+    (bf16), or 4 where all are trained. A trained parameter takes 4 (only LoRA's: its own weight) + 4 gradient
+    + 8 Adam + 4 buckets of DistributedDataParallel. A token of a micro-batch takes each layer's input, 100 d
+    or so inside the one layer that is computed again, and 12 V: logits, log-softmax and gradient in fp32.
     """
+    size = 2 if args.lora_r else 4
+    return size * P, 20 * lora or 16 * P, args.tokens_per_step * (size * d * L + 100 * d + 12 * V)
+
+
+def plan(args):
+    """(label, text) of what a run samples, checks, needs in memory and on disk; warnings of short memory."""
+    known, known_eval = (all(map(os.path.exists, paths)) for paths in (args.statements, args.eval))
+    n = len(load_given(args)) if known else 89_000
+    scored = args.samples * (sum(len(load_statements(path)) for path in args.eval) if known_eval else n)
+    first, proofs = 2 * args.K0 * n, 2 * args.K * n  # of iteration 0, of any other
+    total = first + proofs * (args.iters - 1) if args.iters else 0
+    tokens = min(165, args.max_new)  # a proof; the paper: 19.8B tokens for 120M proofs
+
     (L, d, q, kv, mlp, V, tied), source = model_shape(args)
     P = L * d * (2 * q + 2 * kv + 3 * mlp) + V * d * (1 if tied else 2)
-    P = float(f"{P:.3g}")  # no more digits, as norms and biases are not counted
+    P = float(f"{P:.3g}")  # no more digits: norms and biases are not counted
     lora = args.lora_r * L * (2 * (d + q) + 2 * (d + kv) + 3 * (d + mlp))  # inputs + outputs of linear layers
-    size, parallel, gpu = 2 if args.lora_r else 4, args.tensor_parallel, args.gpu_memory * 1e9
-    known = all(map(os.path.exists, args.statements))
-    n = len(load_given(args)) if known else 89_000
-    scored = sum(len(load_statements(p)) for p in args.eval) if all(map(os.path.exists, args.eval)) else n
-    scored *= args.samples
-    proofs, first = 2 * args.K * n, 2 * args.K0 * n
-    total = first + proofs * (args.iters - 1) if args.iters else 0
-    tokens = min(165, args.max_new)  # of a proof; the paper: 19.8B tokens for 120M proofs
-    attempt = 1000 + 3 * tokens      # bytes: statement, proof, Lean's message
-    trained = 20 * lora or 16 * P
-    activations = args.tokens_per_step * (size * d * L + 100 * d + 12 * V)
-    trainer = size * P + trained + activations
+    gpu, parallel = args.gpu_memory * 1e9, args.tensor_parallel
     sampler = 2 * P / parallel
-    cache = max(0, 0.9 * gpu - sampler)                # vLLM takes 92%; 2% for its own activations
-    models = (args.keep or args.iters) + 3             # sft, the newest, the one in the making, final
-    models += (args.keep or args.iters) // args.restart_every + 1 if args.restart_every else 0
-    model, iteration = size * P + 4 * lora, size * P + 4 * lora + proofs * attempt
+    cache = max(0, 0.9 * gpu - sampler)  # vLLM takes 92%; 2% for its own activations
+    context = cache * parallel / (4 * L * kv)  # tokens: keys and values of 2 bytes in each layer
+    weights, training, activations = training_memory(args, P, lora, L, d, V)
+    trainer = weights + training + activations
+
+    model, attempt = weights + 4 * lora, 1000 + 3 * tokens  # attempt: statement, proof, Lean's message
+    kept = args.keep or args.iters
+    models = kept + 3 + (kept // args.restart_every + 1 if args.restart_every else 0)  # sft, next, final
 
     def gb(x):
         return f"{x / 1e9:,.1f} GB"
@@ -1269,12 +1277,12 @@ def plan(args):
         ("whole run", f"{total:,} proofs, and {scored:,} to evaluate: {args.samples} a statement"),
         ("processes", f"{args.procs // parallel} x {parallel} GPU for sampling, {args.procs} for training, "
                       f"of {args.gpu_memory:g} GB each"),
-        ("  sampler", f"weights {gb(sampler)} + KV cache {gb(cache)}: "
-                      f"{cache * parallel / (4 * L * kv):,.0f} tokens at a time"),
-        ("  trainer", f"weights {gb(size * P)} + {'LoRA' if lora else 'gradients'} and optimizer {gb(trained)} "
-                      f"+ activations {gb(activations)} = {gb(trainer)}"),
-        ("disk", f"an iteration {gb(iteration)} (model {gb(model)}, attempts of {attempt:,} bytes), "
-                 f"whole run {gb(models * model + (total + scored) * attempt)}")]
+        ("  sampler", f"weights {gb(sampler)} + KV cache {gb(cache)}: {context:,.0f} tokens at a time"),
+        ("  trainer", f"weights {gb(weights)} + {'LoRA' if lora else 'gradients'} and optimizer "
+                      f"{gb(training)} + activations {gb(activations)} = {gb(trainer)}"),
+        ("disk", f"an iteration {gb(model + proofs * attempt)} (model {gb(model)}, attempts of {attempt:,} "
+                 f"bytes), whole run {gb(models * model + (total + scored) * attempt)}"),
+    ]
     warnings = []
     if trainer > 0.95 * gpu:
         less = ("lower --tokens_per_step" if trainer - activations < 0.95 * gpu else
@@ -1367,13 +1375,14 @@ def settle(args):
         old = json.loads(Path(path).read_text())["flags"]
         if differ := ", ".join(f"--{k} {old.get(k)} -> {v}" for k, v in vars(args).items()
                                if k not in free and old.get(k) != v):
-            raise UserError(f"{args.out} was made with other flags: {differ}; use another --out or --overwrite")
+            raise UserError(f"{args.out} was made with other flags: {differ}; "
+                            "use another --out or --overwrite")
         return
     try:
         if os.path.isdir(args.out) and os.listdir(args.out) and not os.path.exists(f"{args.out}/sft"):
             raise UserError(f"{args.out} exists and is no run folder; use another --out")
-        packages = {p: importlib.metadata.version(p) for p in ("torch", "transformers", "peft")}
-        config = {"command": " ".join(sys.argv), "flags": vars(args), "python": sys.version.split()[0], **packages,
+        config = {"command": " ".join(sys.argv), "flags": vars(args), "python": sys.version.split()[0],
+                  **{p: importlib.metadata.version(p) for p in ("torch", "transformers", "peft")},
                   "lean": lean_check.find_lean(args.lean, args.lean_project)[1]}
         os.makedirs(args.out, exist_ok=True)
         Path(path + ".tmp").write_text(json.dumps(config, indent=1))
