@@ -23,7 +23,7 @@ Differences from the paper and its official code
      the same 2 K |statements| proofs and arms with and without conjectures can be compared.
   4. The weight of a proof has no verify-seconds term: it would make a run depend on the machine's speed.
   5. A conjecture must elaborate in Lean and differ from every given statement in more than names and space.
-  6. tiny preset only: seeds also come from the library (--library_seeds), and sizes shrink (table PRESETS).
+  6. tiny preset only: sizes shrink, and three epochs an iteration instead of one (table PRESETS).
 
 The run folder (--out). A file or folder that exists is finished: the same command goes on after any stop.
   config.json                all flags, versions
@@ -94,10 +94,9 @@ PRESETS = {
     "tiny": dict(
         model="scratch", header="", lean=shlex.join([sys.executable, f"{HERE}/tiny/lean"]),       # nothing to download
         statements=[f"{HERE}/tiny/statements.jsonl"], library=[f"{HERE}/tiny/library.jsonl"], sft=[],
-        library_seeds=True,                                                # a small given set yields too few seeds
         max_prompt=384, max_new=128, K=8, K0=8, samples=8, shard=512,           # sizes for two CPU cores
         lora_r=32, lora_alpha=64, lr=5e-4, sft_lr=5e-4, retrain_lr=1e-3,              # a small model takes large steps
-        batch_size=8, timeout=5.0),                                        # and needs many of them
+        batch_size=8, epochs=3, pretrain_epochs=5, timeout=5.0),           # and needs many of them
 }
 
 
@@ -135,8 +134,6 @@ def make_parser():
         nargs="*", metavar="FILE")
     add("--sft", ["data/sft.jsonl"], "prompt, target, optional weight", nargs="*", metavar="FILE")
     add("--header", PAPER_HEADER, "Lean header of statements that bring none")
-    add("--library_seeds", False, "library theorems are seeds too (the paper: given statements only)",
-        action=argparse.BooleanOptionalAction)
 
     group = p.add_argument_group("model")
     add("--model", "deepseek-ai/DeepSeek-Prover-V1.5-SFT",
@@ -365,7 +362,7 @@ def run(args):
             if os.path.exists(f"{folder}/model"):
                 policy = trained(f"{folder}/model", base, args)
         else:
-            policy, row = self_play_iteration(t, given, library, lemmas, history, policy, args)
+            policy, row = self_play_iteration(t, given, lemmas, history, policy, args)
             rows.append(row)
             write_jsonl(path, rows)
         print(report(rows[t]), flush=True)
@@ -464,7 +461,7 @@ def load_attempts(folder):
                      for (statement, role, verdict), count in others.items()]
 
 
-def self_play_iteration(t, given, library, lemmas, history, policy, args):
+def self_play_iteration(t, given, lemmas, history, policy, args):
     """One iteration of self-play (section 3). Returns the new policy and the iteration's line of metrics."""
     import torch
     folder, (base, adapter, model) = f"{args.out}/iter_{t:02d}", policy
@@ -480,8 +477,7 @@ def self_play_iteration(t, given, library, lemmas, history, policy, args):
     statements = unproved + again
 
     # Conjecture: from the proofs of given statements, write new statements.
-    seeds = phase(f"{folder}/seeds.jsonl",
-                  lambda: choose_seeds(history, library, lemmas, len(statements), t, args))
+    seeds = phase(f"{folder}/seeds.jsonl", lambda: choose_seeds(history, lemmas, len(statements), t, args))
     conjectures = phase(f"{folder}/conjectures.jsonl", lambda: conjecture(
         folder, seeds, given, lemmas, len(statements), len(unproved), t, model, args))
     tried = [c for c in conjectures if c["tried"]]
@@ -517,7 +513,7 @@ def self_play_iteration(t, given, library, lemmas, history, policy, args):
                            seconds | stats, lemmas)
 
 
-def choose_seeds(history, library, lemmas, budget, t, args):
+def choose_seeds(history, lemmas, budget, t, args):
     """Seeds (statement, proof, lemma) from the replayed proofs of given statements, at most `budget` (step 1)."""
     if args.conjecturer == "off":
         return []
@@ -525,7 +521,6 @@ def choose_seeds(history, library, lemmas, budget, t, args):
     proofs = [a for attempts in history.replay for a in attempts if a["role"] == "given" and
               a["verdict"] == "proved" and history.best[a["statement"]] > args.seed_rate]
     draw.shuffle(proofs)
-    proofs += draw.sample(library, len(library)) if args.library_seeds else []  # they fill up the budget
     for p in proofs:
         for lemma in sorted(reward.invoked(p["proof"], lemmas)) + [None] * (draw.random() < 0.5):
             if (p["statement"], lemma) in seeds or lemma and count[lemma] >= args.lemma_cap * budget:

@@ -793,16 +793,16 @@ def proved(statement, proof="\n  exact l1", role="given", count=1, verdict="prov
 
 
 def test_seeds(tmp_path):
-    args = flags(tmp_path, "--no-library_seeds")
+    args = flags(tmp_path)
     easy, hard = [f"theorem t : {i} = {i} := by" for i in range(40)], "theorem hard : 0 = 0 := by"
     history = stp.History(best={**dict.fromkeys(easy, 0.5), hard: 0.3})
     history.replay.append([proved(s) for s in [*easy, hard]] + [proved("theorem c : 9 = 9 := by", role="conjecture")])
-    seeds = stp.choose_seeds(history, [], {"l1": "theorem l1"}, 20, 1, args)
+    seeds = stp.choose_seeds(history, {"l1": "theorem l1"}, 20, 1, args)
     assert {s["statement"] for s in seeds} <= set(easy) and len(seeds) <= 20  # conjectures and hard ones never seed
     assert len({(s["statement"], s["lemma"]) for s in seeds}) == len(seeds)
     assert sum(s["lemma"] == "l1" for s in seeds) == 2  # 10% of 20
-    assert seeds == stp.choose_seeds(history, [], {"l1": "theorem l1"}, 20, 1, args)
-    assert stp.choose_seeds(history, [], {}, 20, 1, flags(tmp_path, "--conjecturer", "off")) == []
+    assert seeds == stp.choose_seeds(history, {"l1": "theorem l1"}, 20, 1, args)
+    assert stp.choose_seeds(history, {}, 20, 1, flags(tmp_path, "--conjecturer", "off")) == []
 
 
 def test_sft_pairs_share_file_and_lemma(tmp_path):
@@ -871,11 +871,11 @@ def test_million_statements(tmp_path, monkeypatch):
     start, cpu = time.time(), time.process_time()
     rows = ({"statement": f"theorem t{i} (x : Nat) (h : x = {i % 900_000}) : x + {i} = {i} + x := by"} for i in range(1_000_000))
     stp.write_jsonl(str(tmp_path / "big.jsonl"), rows)
-    args = flags(tmp_path, "--statements", tmp_path / "big.jsonl", "--no-library_seeds")
+    args = flags(tmp_path, "--statements", tmp_path / "big.jsonl")
     given_statements = stp.load_given(args)
     history = stp.History(best={s["statement"]: 0.5 for s in given_statements[:100_000]})
     history.replay.append([proved(s) for s in history.best])
-    seeds = stp.choose_seeds(history, [], {"l1": "theorem l1"}, 900_000, 1, args)
+    seeds = stp.choose_seeds(history, {"l1": "theorem l1"}, 900_000, 1, args)
     assert len(given_statements) == 1_000_000 and 100_000 < len(seeds) <= 200_000
     new = [f" n (p q r : Prop) (_ : p) (_ : q) (_ : r) : {x}\n</hard theorem>" for x in "pqrp"]  # the fourth is a repeat
 
@@ -1165,7 +1165,7 @@ def cut_down(tmp_path_factory):
     root = tmp_path_factory.mktemp("cut")
     library = [r for r in stp.read_jsonl(f"{HERE}/tiny/library.jsonl") if r["proof"].count("\n") <= 2][:100]
     jsonl(root / "library.jsonl", library)
-    easy = [r for r in library if r["name"].startswith("chain")]
+    easy = [r for r in library if r["name"].startswith("file")]
     jsonl(root / "given.jsonl", [{"name": r["name"], "statement": r["statement"], "split": split}
                                  for split, rows in (("train", easy[:14]), ("heldout", easy[14:18])) for r in rows])
     return ["--preset", "tiny", "--iters", 2, "--library", root / "library.jsonl", "--statements", root / "given.jsonl",
