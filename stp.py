@@ -1110,7 +1110,10 @@ def report(m):
 
 
 def plot(runs, path):
-    """Left: proved given statements against proofs sampled. Right: pass rates of conjectures and given statements."""
+    """Left: proved given statements against proofs sampled, by arm. Right: pass rates early and late.
+
+    Runs whose folders differ only in a number at the end (stp_1, stp_2) are seeds of one arm: mean, and range as a band.
+    """
     try:
         import matplotlib
     except ImportError:
@@ -1118,22 +1121,29 @@ def plot(runs, path):
         return
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    import numpy as np
+    arms = defaultdict(list)
+    for run in runs:
+        name = os.path.basename(os.path.normpath(run))
+        arms[re.sub(r"_\d+$", "", name)].append(list(read_jsonl(f"{run}/metrics.jsonl")))
     fig, (left, right) = plt.subplots(1, 2, figsize=(11, 4))
-    for i, run in enumerate(runs):
-        rows = list(read_jsonl(f"{run}/metrics.jsonl"))
-        if not rows:
-            continue
-        left.plot([m["proofs"] for m in rows], [m["proved"] for m in rows], marker=".", label=os.path.basename(run))
-        for name, shift, style in (("hist_given", -0.2, "//"), ("hist_conjectures", 0.2, "")):
-            total = [sum(m[name][b] for m in rows) for b in range(9)]
-            if sum(total):
-                width = 0.4 / len(runs)
-                right.bar([b + shift + (i - (len(runs) - 1) / 2) * width for b in range(9)],
-                          [n / sum(total) for n in total], width, color=f"C{i}", hatch=style, edgecolor="white",
-                          label=f"{os.path.basename(run)}: {'unproved given' if style else 'conjectures'}")
+    for arm, seeds in arms.items():
+        x = np.linspace(max(rows[0]["proofs"] for rows in seeds), min(rows[-1]["proofs"] for rows in seeds), 200)
+        y = [np.interp(x, [m["proofs"] for m in rows], [m["proved"] for m in rows]) for rows in seeds]
+        line, = left.plot(x, np.mean(y, 0), label=arm + (f" ({len(seeds)} seeds)" if len(seeds) > 1 else ""))
+        left.fill_between(x, np.min(y, 0), np.max(y, 0), color=line.get_color(), alpha=0.2, linewidth=0)
+    rows = [m for seeds in arms.values() for rows in seeds for m in rows if sum(m["hist_conjectures"])]
+    first, last = min((m["iteration"] for m in rows), default=0), max((m["iteration"] for m in rows), default=0)
+    for i, (name, label) in enumerate((("hist_conjectures", "conjectures"), ("hist_given", "unproved given"))):
+        for j, (when, chosen) in enumerate((("early", [m for m in rows if m["iteration"] < first + 3]),
+                                            ("late", [m for m in rows if m["iteration"] > last - 3]))):
+            total = np.sum([m[name] for m in chosen] or [[0] * 9], 0)
+            right.bar(np.arange(9) + 0.2 * (2 * i + j - 1.5), total / max(1, total.sum()), 0.2, color=f"C{i}",
+                      alpha=0.5 + 0.5 * j, label=f"{label}, {when}")
     left.set(xlabel="proofs sampled", ylabel="given statements proved so far", title="cumulative proved")
-    right.set(xlabel="pass rate (0, then eighths)", ylabel="share of statements", title="pass rates, whole run",
-              xticks=range(9), xticklabels=["0"] + [f"≤{b}/8" for b in range(1, 9)], yscale="log")
+    right.set(xlabel="pass rate (0, then eighths)", ylabel="share of statements", yscale="log", xticks=range(9),
+              xticklabels=["0"] + [f"≤{b}/8" for b in range(1, 9)],
+              title="pass rates, first and last three iterations with conjectures")
     for axis in (left, right):
         axis.legend(fontsize=8)
     fig.tight_layout()
