@@ -88,15 +88,17 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 PAPER_HEADER = ("import Mathlib\nimport Aesop\nset_option maxHeartbeats 400000\n"
                 "open BigOperators Real Nat Topology Rat\n")
 
-# Flags carry the paper's values as defaults; a preset names only what differs.                        (why)
+# Flags carry the paper's values as defaults; a preset names only what differs.
 PRESETS = {
     "paper": {},
     "tiny": dict(
-        model="scratch", header="", lean=shlex.join([sys.executable, f"{HERE}/tiny/lean"]),       # nothing to download
+        # nothing to download
+        model="scratch", header="", lean=shlex.join([sys.executable, f"{HERE}/tiny/lean"]),
         statements=[f"{HERE}/tiny/statements.jsonl"], library=[f"{HERE}/tiny/library.jsonl"], sft=[],
-        max_prompt=384, max_new=128, K=8, K0=8, samples=8, shard=512,           # sizes for two CPU cores
-        lora_r=32, lora_alpha=64, lr=5e-4, sft_lr=5e-4, retrain_lr=1e-3,              # a small model takes large steps
-        batch_size=8, epochs=3, pretrain_epochs=5, timeout=5.0),           # and needs many of them
+        # sizes for two CPU cores
+        max_prompt=384, max_new=128, K=8, K0=8, samples=8, shard=512, timeout=5.0,
+        # a small model takes large steps and needs many of them
+        lora_r=32, lora_alpha=64, lr=5e-4, sft_lr=5e-4, retrain_lr=1e-3, batch_size=8, epochs=3),
 }
 
 
@@ -140,7 +142,7 @@ def make_parser():
         "base model, hub name or folder; scratch: build and pretrain a tiny one on --library")
     add("--layers", 3, "scratch model: layers")
     add("--width", 64, "scratch model: hidden size, a multiple of 32")
-    add("--pretrain_epochs", 6, "scratch model: epochs of all weights on the SFT data")
+    add("--pretrain_epochs", 5, "scratch model: epochs of all weights on the SFT data")
     add("--pretrain_lr", 1.5e-3, "scratch model: learning rate")
     add("--lora_r", 64, "LoRA rank on all linear layers; 0: full finetune")
     add("--lora_alpha", 128, "LoRA scale times rank")
@@ -1016,9 +1018,9 @@ def weighted_loss(model, group):
     return (loss * weight).sum()
 
 
-# What a token of the scratch model never crosses: a list of variables, one variable with its negations, or the text
-# between two variables on one line. So a literal is one token, and so is "\n  apply Or.resolve_left ‹".
-WORDS = r"(?:\b\w ){3,}|¬*\b[^\W\d_]\b|\n?(?:(?!¬*\b[^\W\d_]\b|\n).)+|\n"
+# What a token of the scratch model never crosses: a list of variables, one variable, or the text between two variables
+# on one line. So an atom is one token, and so is "\n  apply Iff.mp ‹".
+WORDS = r"(?:\b\w ){3,}|\b[^\W\d_]\b|\n?(?:(?!\b[^\W\d_]\b|\n).)+|\n"
 
 
 def build_scratch_model(folder, examples, args):
@@ -1141,8 +1143,8 @@ def plot(runs, path):
             right.bar(np.arange(9) + 0.2 * (2 * i + j - 1.5), total / max(1, total.sum()), 0.2, color=f"C{i}",
                       alpha=0.5 + 0.5 * j, label=f"{label}, {when}")
     left.set(xlabel="proofs sampled", ylabel="given statements proved so far", title="cumulative proved")
-    right.set(xlabel="pass rate (0, then eighths)", ylabel="share of statements", yscale="log", xticks=range(9),
-              xticklabels=["0"] + [f"≤{b}/8" for b in range(1, 9)],
+    right.set(xlabel="pass rate (0, then eighths)", ylabel="share of statements", xticks=range(9),
+              yscale="log" if rows else "linear", xticklabels=["0"] + [f"≤{b}/8" for b in range(1, 9)],
               title="pass rates, first and last three iterations with conjectures")
     for axis in (left, right):
         axis.legend(fontsize=8)

@@ -1161,15 +1161,17 @@ def run_stp(*argv, **kw):
 
 @pytest.fixture(scope="module")
 def cut_down(tmp_path_factory):
-    """Flags of a run that takes a minute: the library's one-line theorems, some of them given."""
+    """Flags of a run that takes a minute: short library theorems; given are some of them and some a line longer."""
     root = tmp_path_factory.mktemp("cut")
-    library = [r for r in stp.read_jsonl(f"{HERE}/tiny/library.jsonl") if r["proof"].count("\n") <= 2][:100]
+    rows = [(r, r["proof"].count("\n")) for r in stp.read_jsonl(f"{HERE}/tiny/library.jsonl")]
+    library = [r for r, lines in rows if lines <= 3][:250]
     jsonl(root / "library.jsonl", library)
-    easy = [r for r in library if r["name"].startswith("file")]
+    train = library[4:14] + [r for r, lines in rows if lines == 4][:10]
+    heldout = [r for r, lines in rows if lines == 2][-4:]
     jsonl(root / "given.jsonl", [{"name": r["name"], "statement": r["statement"], "split": split}
-                                 for split, rows in (("train", easy[:14]), ("heldout", easy[14:18])) for r in rows])
+                                 for split, rows in (("train", train), ("heldout", heldout)) for r in rows])
     return ["--preset", "tiny", "--iters", 2, "--library", root / "library.jsonl", "--statements", root / "given.jsonl",
-            "--K", 4, "--K0", 4, "--samples", 2, "--width", 64, "--layers", 2, "--pretrain_epochs", 20, "--max_new", 48]
+            "--K", 4, "--K0", 4, "--samples", 2, "--width", 64, "--layers", 2, "--pretrain_epochs", 16, "--max_new", 64]
 
 
 @pytest.fixture(scope="module")
@@ -1188,8 +1190,8 @@ def test_loop(finished):
     out, stdout = finished
     rows = timeless(out)
     assert "tiny preset" in stdout.splitlines()[0] and len(rows) == 2
-    assert rows[-1]["given"] == 14 and rows[-1]["proved"] > 0 and rows[0]["proofs"] > 0
-    assert rows[0]["sampled"] > 0 and sum(r["examples_proofs"] for r in rows) > 0
+    assert rows[-1]["given"] == 20 and rows[-1]["proved"] > 0 and rows[0]["proofs"] > 0
+    assert rows[1]["sampled"] > 0 and sum(r["examples_proofs"] for r in rows) > 0
     attempts = [a for t in (0, 1) for a in stp.read_jsonl(f"{out}/iter_{t:02d}/attempts.jsonl")]
     good = [a for a in attempts if a["verdict"] == "proved"]
     again = lean_check.check([{"statement": a["statement"], "proof": a["proof"]} for a in good],
