@@ -1360,7 +1360,7 @@ def test_keep_bounds_the_models_and_spares_the_one_in_use(tmp_path, monkeypatch)
             os.makedirs(f"{folder}/merged")
         return "base", f"{folder}/adapter", f"{folder}/merged"
 
-    def iteration(t, given, library, lemmas, history, policy, args):
+    def iteration(t, given, lemmas, history, policy, args):
         assert os.path.exists(policy[2])
         stp.write_jsonl(f"{out}/iter_{t:02d}/attempts.jsonl", [])
         (out / f"iter_{t:02d}" / "attempts.json").write_text('{"tokens": 0}')
