@@ -162,8 +162,8 @@ def _transport(e, u, kappa, method, seed):
     if method == "uniform" or not len(e) or not len(u):
         return e.new_ones(len(e)), None, None
 
-    # Distinct directions, sorted: the input order cannot matter, and copies share their mass equally. Rounded, because
-    # the same direction at another length differs in its last bits and would count as another one.
+    # Distinct directions, sorted: the input order cannot matter, and copies share their mass. Rounded,
+    # because the same direction at another length differs in its last bits and would count as another one.
     e, u = ((x / x.norm(dim=1, keepdim=True)).round(decimals=12) for x in (e, u))
     e, row, copies = torch.unique(e, dim=0, return_inverse=True, return_counts=True)
     u, times = torch.unique(u, dim=0, return_counts=True)

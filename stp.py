@@ -516,7 +516,7 @@ def self_play_iteration(t, given, lemmas, history, policy, args):
 
 
 def choose_seeds(history, lemmas, budget, t, args):
-    """Seeds (statement, proof, lemma) from the replayed proofs of given statements, at most `budget` (step 1)."""
+    """Seeds (statement, proof, lemma) from replayed proofs of given statements, at most `budget` (step 1)."""
     if args.conjecturer == "off":
         return []
     draw, count, seeds = rng(args, t, "seeds"), Counter(), {}
@@ -1018,15 +1018,15 @@ def weighted_loss(model, group):
     return (loss * weight).sum()
 
 
-# What a token of the scratch model never crosses: a list of variables, one variable, or the text between two variables
-# on one line. So an atom is one token, and so is "\n  apply Iff.mp ‹".
+# What a token of the scratch model never crosses: a list of variables, one variable, or the text between two
+# variables on one line. So an atom is one token, and so is "\n  apply Iff.mp ‹".
 WORDS = r"(?:\b\w ){3,}|\b[^\W\d_]\b|\n?(?:(?!\b[^\W\d_]\b|\n).)+|\n"
 
 
 def build_scratch_model(folder, examples, args):
     """Writes a small random Llama and its tokenizer, byte-level BPE inside WORDS.
 
-    Initial weights are wider than usual (0.08): with 0.02 a narrow model spends most of its training on a plateau.
+    Initial weights are wider than usual (0.08): with 0.02 a narrow model trains mostly on a plateau.
     """
     import tokenizers
     import torch
@@ -1039,12 +1039,14 @@ def build_scratch_model(folder, examples, args):
                                         words.ByteLevel(add_prefix_space=False, use_regex=False)])
     bpe.decoder = tokenizers.decoders.ByteLevel()
     bpe.train_from_iterator([e["prompt"] + e["target"] for e in examples], tokenizers.trainers.BpeTrainer(
-        vocab_size=512, special_tokens=["<pad>", "<eos>"], show_progress=False, initial_alphabet=words.ByteLevel.alphabet()))
+        vocab_size=512, special_tokens=["<pad>", "<eos>"], show_progress=False,
+        initial_alphabet=words.ByteLevel.alphabet()))
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, pad_token="<pad>", eos_token="<eos>")
     torch.manual_seed(args.seed)
     model = LlamaForCausalLM(LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=args.width, intermediate_size=3 * args.width,
-        num_hidden_layers=args.layers, num_attention_heads=args.width // 16, num_key_value_heads=args.width // 16,
+        num_hidden_layers=args.layers,
+        num_attention_heads=args.width // 16, num_key_value_heads=args.width // 16,
         head_dim=32, max_position_embeddings=args.max_prompt + args.max_new, tie_word_embeddings=True,
         initializer_range=0.08, rope_parameters={"rope_type": "default", "rope_theta": 100.0},
         pad_token_id=0, eos_token_id=1, bos_token_id=None))
@@ -1114,7 +1116,7 @@ def report(m):
 def plot(runs, path):
     """Left: proved given statements against proofs sampled, by arm. Right: pass rates early and late.
 
-    Runs whose folders differ only in a number at the end (stp_1, stp_2) are seeds of one arm: mean, and range as a band.
+    Runs whose folders differ only in a number at the end (stp_1, stp_2) are seeds of one arm: mean and range.
     """
     try:
         import matplotlib
@@ -1130,13 +1132,16 @@ def plot(runs, path):
         arms[re.sub(r"_\d+$", "", name)].append(list(read_jsonl(f"{run}/metrics.jsonl")))
     fig, (left, right) = plt.subplots(1, 2, figsize=(11, 4))
     for arm, seeds in arms.items():
-        x = np.linspace(max(rows[0]["proofs"] for rows in seeds), min(rows[-1]["proofs"] for rows in seeds), 200)
+        x = np.linspace(max(rows[0]["proofs"] for rows in seeds),
+                        min(rows[-1]["proofs"] for rows in seeds), 200)
         y = [np.interp(x, [m["proofs"] for m in rows], [m["proved"] for m in rows]) for rows in seeds]
         line, = left.plot(x, np.mean(y, 0), label=arm + (f" ({len(seeds)} seeds)" if len(seeds) > 1 else ""))
         left.fill_between(x, np.min(y, 0), np.max(y, 0), color=line.get_color(), alpha=0.2, linewidth=0)
     rows = [m for seeds in arms.values() for rows in seeds for m in rows if sum(m["hist_conjectures"])]
-    first, last = min((m["iteration"] for m in rows), default=0), max((m["iteration"] for m in rows), default=0)
-    for i, (name, label) in enumerate((("hist_conjectures", "conjectures"), ("hist_given", "unproved given"))):
+    times = [m["iteration"] for m in rows] or [0]
+    first, last = min(times), max(times)
+    hists = ("hist_conjectures", "conjectures"), ("hist_given", "unproved given")
+    for i, (name, label) in enumerate(hists):
         for j, (when, chosen) in enumerate((("early", [m for m in rows if m["iteration"] < first + 3]),
                                             ("late", [m for m in rows if m["iteration"] > last - 3]))):
             total = np.sum([m[name] for m in chosen] or [[0] * 9], 0)
@@ -1181,7 +1186,8 @@ def evaluate(model, args):
         for split in sorted({s["split"] for s in statements}):
             counts = [(args.samples - crashed[s["statement"]], passed[s["statement"]])
                       for s in statements if s["split"] == split]  # too long for a prompt counts as unproved
-            print(f"{path}, {split}: {sum(c > 0 for _, c in counts)} of {len(counts)} statements proved")
+            proved = sum(c > 0 for _, c in counts)
+            print(f"{os.path.relpath(path)}, {split}: {proved} of {len(counts)} statements proved")
             result[split] = {f"pass@{k}": pass_at_k(counts, k, rng(args, "eval")) for k in ks}
             for k, r in result[split].items():
                 print(f"  {k:>9} {100 * r['pass']:6.2f}% ± {100 * r['standard_error']:.2f}   "
