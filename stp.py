@@ -22,7 +22,8 @@ Differences from the paper and its official code
   3. Prover samples that conjectures leave unused go to the given statements, so that every iteration spends
      the same 2 K |statements| proofs and arms with and without conjectures can be compared.
   4. The weight of a proof has no verify-seconds term: it would make a run depend on the machine's speed.
-  5. A conjecture must elaborate in Lean and differ from every given statement in more than names and space.
+  5. A conjecture must elaborate in Lean, with no unknown name taken for a variable (autoImplicit), and differ
+     from every given statement in more than names and space.
   6. tiny preset only: sizes shrink, and three epochs an iteration instead of one (table PRESETS).
 
 The run folder (--out). A file or folder that exists is finished: the same command goes on after any stop.
@@ -934,6 +935,7 @@ def train_worker(rank, world, job, args):
         losses.append(total.item())
     if world > 1:  # before saving, which may take longer than a process group waits
         distributed.barrier()
+        del ddp  # first: gloo's threads may need the interpreter, which ddp would hold while it waits for them
         distributed.destroy_process_group()
     if rank == 0:
         save(model, tokenizer, sum(losses) / max(1, len(losses)), job)

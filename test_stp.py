@@ -6,6 +6,7 @@ import argparse
 import ast
 import contextlib
 import doctest
+import gc
 import glob
 import importlib.util
 import itertools
@@ -212,6 +213,15 @@ def test_normal_form_never_joins_different_formulas():
         assert forms.setdefault(key, meaning) == meaning, text
         same.add((key, text))
     assert len(same) > len(forms)  # and joins some
+
+
+def test_a_misspelt_name_is_no_variable_of_a_conjecture():
+    statement = "theorem t (hq : Prop) (h : hq) : {} → hq := by"
+    rows = [{"statement": statement.format(name)} for name in ("hq", "qh")]
+    assert [g["verdict"] for g in lean_check.check_statements(rows, lean=LEAN, workers=1)] == ["ok", "malformed"]
+    rows[1]["header"] = "set_option autoImplicit true"  # a header may allow it; given statements are as Lean reads them
+    assert [g["verdict"] for g in lean_check.check_statements(rows, lean=LEAN, workers=1)] == ["ok", "ok"]
+    assert verdicts([{"statement": statement.format("qh"), "proof": "\n  exact fun _ => h"}], workers=1) == ["proved"]
 
 
 def test_copies_are_duplicates():
@@ -936,6 +946,26 @@ def test_two_processes_train_as_one(small, tmp_path):
     assert max((one[k] - two[k]).abs().max() for k in one) < 2e-5
     fresh = [v for k, v in one.items() if "lora_B" in k]
     assert all(torch.count_nonzero(v) for v in fresh)  # B starts at zero: everything was trained
+
+
+def train_and_look(rank, world, job, args):
+    """train_worker; its process group must go last: gloo's threads wait for the lock that a dying DDP holds."""
+    from torch import distributed
+    destroy = distributed.destroy_process_group
+
+    def look():
+        wrappers = [o for o in gc.get_objects() if isinstance(o, torch.nn.parallel.DistributedDataParallel)]
+        Path(f"{args.out}.{rank}").write_text(str(len(wrappers)))
+        destroy()
+    distributed.destroy_process_group = look
+    stp.train_worker(rank, world, job, args)
+
+
+def test_training_ends_without_a_deadlock(small, tmp_path, monkeypatch):
+    base, examples, args = small
+    monkeypatch.setattr(stp, "train_worker", train_and_look)
+    stp.train(f"{tmp_path}/a", base, None, examples, variant(args, procs=2, out=f"{tmp_path}/wrappers"), lr=1e-3)
+    assert [Path(f"{tmp_path}/wrappers.{rank}").read_text() for rank in (0, 1)] == ["0", "0"]
 
 
 def test_a_killed_process_ends_the_training_of_the_other(small, tmp_path):
