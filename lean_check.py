@@ -624,13 +624,13 @@ def stream(items, prepare, pool):
 
 # ------------------------------------------------------------------------------------------------- interface
 
-def make_pool(lean, project, workers, timeout, heartbeats, memory):
+def make_pool(lean, project, workers, timeout, heartbeats, memory, *flags):
     if timeout <= 0 or memory <= 0 or heartbeats < 0 or (workers or 1) < 1:
         raise ValueError("timeout, memory and workers must be above 0, heartbeats at least 0")
     argv, version = find_lean(lean, project)
     if shutil.which("setpriv"):  # no Lean outlives this process, even if that is killed
         argv = ["setpriv", "--pdeathsig", "KILL", "--", *argv]
-    argv += ["--json", f"-DmaxHeartbeats={heartbeats}", "-Dlinter.all=false"]
+    argv += ["--json", f"-DmaxHeartbeats={heartbeats}", "-Dlinter.all=false", *flags]
     release = tuple(map(int, version.split(".")[:2]))
     if release >= (4, 16):
         argv.append("-Dweak.Elab.async=false")  # one theorem at a time
@@ -675,12 +675,13 @@ def check_statements(statements, *, known=(), lean=None, project=None, header=""
                      heartbeats=400_000, memory=8.0):
     """Yields {**statement, "verdict", "message"} for every {"statement", "header"?}, in their order.
 
-    ok         exactly one theorem, new, and it elaborates with its proof left out
+    ok         exactly one theorem, new, and it elaborates with its proof left out. Lean would take a misspelt
+               name for a variable (autoImplicit); here it is an error, unless the header says otherwise
     malformed  anything else; the message says why
     duplicate  differs from one of `known`, or an earlier one, only in theorem name, white space, bound names
     timeout, crashed  as for proofs
     """
-    pool = make_pool(lean, project, workers, timeout, heartbeats, memory)
+    pool = make_pool(lean, project, workers, timeout, heartbeats, memory, "-DautoImplicit=false")
     seen = {digest(normal_form(s)) for s in known}
 
     def prepare(d):
