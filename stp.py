@@ -356,7 +356,7 @@ def run(args):
     policy, history = stage_1(base, library, lemmas, args), History(replay=deque(maxlen=args.replay))
     path = f"{args.out}/metrics.jsonl"
     rows = list(read_jsonl(path)) if os.path.exists(path) else []
-    print(HEADING)
+    print(HEADING, flush=True)
     for t in range(args.iters):
         folder, restart = f"{args.out}/iter_{t:02d}", f"{args.out}/restart_{t + 1:02d}"
         if t < len(rows):  # finished in an earlier run

@@ -1408,6 +1408,30 @@ def test_keep_bounds_the_models_and_spares_the_one_in_use(tmp_path, monkeypatch)
     assert set(left) == {"iter_00/model", "iter_03/model", "iter_06/model", "restart_06"}  # two were in use at their time
 
 
+@pytest.mark.parametrize("r,first,second", [
+    (0, ["sft/merged", None], ["iter_00/model/merged", None]),
+    (8, ["base/merged", "sft/adapter"], ["base/merged", "iter_00/model/adapter"])])
+def test_what_each_training_starts_from(r, first, second, tmp_path, monkeypatch):
+    """A full finetune goes on from the last model, LoRA from the base and the last adapter; stage 3 from the base."""
+    out, starts = tmp_path / "out", {}
+
+    def train(folder, *models_examples_args, **how):
+        starts[os.path.relpath(folder, out)] = [m and os.path.relpath(m, out) for m in models_examples_args[:2]]
+        os.makedirs(folder)
+        return 0.0
+
+    def iteration(t, given, lemmas, history, policy, args):
+        stp.write_jsonl(f"{out}/iter_{t:02d}/attempts.jsonl", [])
+        return stp.finetune(f"{out}/iter_{t:02d}/model", *policy[:2], [], args, lr=1.0)[0], {"iteration": t}
+
+    for name, stub in {"train": train, "self_play_iteration": iteration, "plot": lambda *_: None, "report": lambda row: row,
+                       "build_scratch_model": lambda folder, *_: os.makedirs(folder)}.items():
+        monkeypatch.setattr(stp, name, stub)
+    stp.run(flags(tmp_path, "--iters", 2, "--lora_r", r, "--samples", 0))
+    assert starts == {"base": ["random", None], "sft": ["base/merged", None], "iter_00/model": first, "iter_01/model": second,
+                      "final_02": ["base/merged", None]}
+
+
 def test_a_gpu_machine_that_lacks_something(tmp_path, monkeypatch):
     monkeypatch.setattr(stp, "n_gpus", lambda: 2)
     args = flags(tmp_path, "--procs", 3)
