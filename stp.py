@@ -935,7 +935,7 @@ def train_worker(rank, world, job, args):
         losses.append(total.item())
     if world > 1:  # before saving, which may take longer than a process group waits
         distributed.barrier()
-        del ddp  # first: gloo's threads may need the interpreter, which ddp would hold while it waits for them
+        del ddp  # first, or it would hold the interpreter while it waits for threads of gloo that need it
         distributed.destroy_process_group()
     if rank == 0:
         save(model, tokenizer, sum(losses) / max(1, len(losses)), job)
