@@ -1415,8 +1415,8 @@ def test_what_each_training_starts_from(r, first, second, tmp_path, monkeypatch)
     """A full finetune goes on from the last model, LoRA from the base and the last adapter; stage 3 from the base."""
     out, starts = tmp_path / "out", {}
 
-    def train(folder, *models_examples_args, **how):
-        starts[os.path.relpath(folder, out)] = [m and os.path.relpath(m, out) for m in models_examples_args[:2]]
+    def train(folder, base, adapter, *_, **how):
+        starts[os.path.relpath(folder, out)] = [m and os.path.relpath(m, out) for m in (base, adapter)]
         os.makedirs(folder)
         return 0.0
 
