@@ -1420,8 +1420,12 @@ def main():
     except (UserError, lean_check.LeanError) as e:
         print(f"stp.py: {e}", file=sys.stderr)
         return 2
-    except (RuntimeError, OSError) as e:  # a failed phase, a full disk
-        print(f"stp.py: {e}\nThe same command goes on from the last finished phase.", file=sys.stderr)
+    except (RuntimeError, OSError) as e:  # a failed phase
+        go_on = "the same command goes on from the last finished phase"
+        if os.path.exists(args.out) and shutil.disk_usage(args.out).free < 1e6:
+            print(f"stp.py: --out {args.out}: the disk is full; free some space, then {go_on}", file=sys.stderr)
+            return 2
+        print(f"stp.py: {e}\n{go_on}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from the last finished phase", file=sys.stderr)

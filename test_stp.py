@@ -6,6 +6,7 @@ import argparse
 import ast
 import contextlib
 import doctest
+import errno
 import gc
 import glob
 import importlib.util
@@ -1377,6 +1378,20 @@ def test_restart_goes_on_from_the_retrained_model(cut_down, tmp_path):
     first, restart, second = (tensors(out / name / "adapter") for name in ("iter_00/model", "restart_01", "iter_01/model"))
     assert all(torch.allclose(restart[k], second[k], atol=1e-8) for k in second)
     assert not all(torch.allclose(first[k], second[k], atol=1e-8) for k in second)
+
+
+def test_a_full_disk_is_one_line(tmp_path, monkeypatch, capsys):
+    def run(args):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(stp, "run", run)
+    monkeypatch.setattr(sys, "argv", ["stp.py", "--out", str(tmp_path)])
+    assert stp.main() == 1  # there is space left here
+    assert "the same command goes on" in capsys.readouterr().err
+    monkeypatch.setattr(stp.shutil, "disk_usage", lambda path: argparse.Namespace(free=4096))
+    assert stp.main() == 2
+    line, = capsys.readouterr().err.splitlines()
+    assert f"--out {tmp_path}: the disk is full" in line
 
 
 def test_keep_bounds_the_models_and_spares_the_one_in_use(tmp_path, monkeypatch):
