@@ -1420,11 +1420,13 @@ def main():
     except (UserError, lean_check.LeanError) as e:
         print(f"stp.py: {e}", file=sys.stderr)
         return 2
-    except (RuntimeError, OSError) as e:  # a failed phase
+    except Exception as e:  # a failed phase
         go_on = "the same command goes on from the last finished phase"
         if os.path.exists(args.out) and shutil.disk_usage(args.out).free < 1e6:
             print(f"stp.py: --out {args.out}: the disk is full; free some space, then {go_on}", file=sys.stderr)
             return 2
+        if not isinstance(e, (RuntimeError, OSError)):
+            raise
         print(f"stp.py: {e}\n{go_on}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
