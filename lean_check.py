@@ -63,7 +63,7 @@ RETRIES = 2  # fresh processes for a theorem whose process ended by itself
 HEADER_TIMEOUT = 600.0  # seconds; a cold import of Mathlib from a slow disk
 LOOK_AHEAD = 10_000  # attempts held at most
 FIRST_BATCH = 100  # theorems a process until costs are known
-LARGEST_BATCH = 600  # Lean takes longer for a theorem, the more of them it has behind it
+LARGEST_BATCH = 1200  # Lean takes longer for a theorem, the more of them it has behind it
 GRACE = 0.05  # seconds a worker waits for a full batch
 
 
@@ -883,9 +883,12 @@ def benchmark(args):
         assert verdicts["proved"] == len(attempts) - (hang in attempts), verdicts
         return time.monotonic() - start, p.starts
 
-    rounds = [(bare(1, workers), bare(100), bare(600), bare(600, workers), *checked(good)) for _ in range(5)]
-    one, few, many, beside, seconds, starts = (list(arm) for arm in zip(*rounds, strict=True))
-    marginal = [500 / (b - a) for a, b in zip(few, many, strict=True)]
+    def marginal(copies):  # proofs/s of bare Leans beyond their start
+        few = bare(100, copies)
+        return 500 * copies / (bare(600, copies) - few)
+
+    rounds = [(bare(1, workers), marginal(1), marginal(workers), *checked(good)) for _ in range(5)]
+    one, lone, beside, seconds, starts = (list(arm) for arm in zip(*rounds, strict=True))
     speed = [len(good) / s for s in seconds]
     print(f"{workers} workers, {len(good)} proofs; medians of {len(rounds)} rounds (and the range), proofs/s")
 
@@ -894,13 +897,13 @@ def benchmark(args):
         print(f"{name:66} {middle:8.2f}  ({min(values):.2f} to {max(values):.2f})")
 
     show("one Lean process a proof, all workers", [workers / s for s in one])
-    show("one bare Lean with many proofs, beyond its start (marginal)", marginal)
-    show("as many bare Leans as workers, 600 proofs each", [600 * workers / s for s in beside])
+    show("one bare Lean with many proofs, beyond its start (marginal)", lone)
+    show("the same of as many bare Leans as workers, side by side", beside)
     show("this checker", speed)
     show("  process starts", starts)
     show("  ratio to one process a proof", [v * s / workers for v, s in zip(speed, one, strict=True)])
-    show("  ratio to workers x marginal", [v / workers / m for v, m in zip(speed, marginal, strict=True)])
-    show("  ratio to as many bare Leans", [v * s / 600 / workers for v, s in zip(speed, beside, strict=True)])
+    show("  ratio to workers x marginal", [v / workers / m for v, m in zip(speed, lone, strict=True)])
+    show("  ratio to that of as many bare Leans", [v / b for v, b in zip(speed, beside, strict=True)])
     rows, cost = good[:1000], []
     for _ in range(3):
         plain, slow = checked(rows), checked([*rows[:500], hang, *rows[500:]], timeout=5.0, heartbeats=0)
