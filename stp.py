@@ -1423,7 +1423,7 @@ def main():
     except Exception as e:  # a failed phase
         go_on = "the same command goes on from the last finished phase"
         if os.path.exists(args.out) and shutil.disk_usage(args.out).free < 1e6:
-            print(f"stp.py: --out {args.out}: the disk is full; free some space, then {go_on}", file=sys.stderr)
+            print(f"stp.py: --out {args.out}: the disk is full; make room, and {go_on}", file=sys.stderr)
             return 2
         if not isinstance(e, (RuntimeError, OSError)):
             raise
