@@ -703,49 +703,82 @@ def check_statements(statements, *, known=(), lean=None, project=None, header=""
 
 
 QUANTIFIERS = {"∀": ",", "∃": ",", "∃!": ",", "fun": ("=>", "↦"), "λ": ("=>", "↦")}  # and their binders' end
+BIG = set("∑∏⋃⋂⨆⨅∫")  # have binders too, but end at some operator: their variables keep their names
+ENDS = set(", ; then else := with in from at => : ‖ ⌋ ⌉ ⟧ ⟫".split())  # of a quantifier's body, at the latest
 
 
 def normal_form(statement):
     """A key, equal for statements that differ only in theorem name, white space, comments or bound variables.
 
-    Pure text. Variables bound by the theorem, ∀, ∃ and fun become numbers, to the end of the brackets around
-    their binder. Only a name that is used in two senses inside the same brackets can mislead it.
+    Pure text. Variables bound by the theorem, ∀, ∃ and fun become numbers where the text shows their scope. A
+    name that also stands outside such a scope keeps its spelling: keys of equal propositions may differ, but
+    different propositions have different keys.
     """
     try:
         tokens = scan(statement, 0, ("theorem", "lemma"))[1]
     except Refused:
         return " ".join(statement.split())
     tokens = tokens[2:-2] if [t[1] for t in tokens[-2:]] == [":=", "by"] else tokens[2:]
-    places = variables(tokens, 0, 0, ":")
+
+    def end_of(i, d, ends):
+        return next((j for j, t in enumerate(tokens[i:], i) if t[3] < d or t[3] == d and t[1] in ends), 0)
+
+    colon = end_of(0, 0, ":")
+    found = [(v, -1) for v in variables(tokens, 0, colon, 0)]
+    quiet = {colon}  # tokens that end no scope: those of the binder lists
     for i, (_, word, _, depth) in enumerate(tokens):
-        if word in QUANTIFIERS:
-            places |= variables(tokens, i + 1, depth, QUANTIFIERS[word])
-    out, scopes = [], []  # scopes: (bracket depth, variable)
+        if word in QUANTIFIERS or word in BIG:
+            end = end_of(i + 1, depth, QUANTIFIERS.get(word, ","))
+            if tokens[end][3] == depth:
+                quiet.update(range(i, end + 1))
+                found += [(v, depth) for v in variables(tokens, i + 1, end, depth) if word in QUANTIFIERS]
+    number, starts = {}, collections.defaultdict(list)
+    for (at, start), depth in sorted(found):
+        number[at] = f"#{len(number)}"
+        starts[start].append((depth, tokens[at][1], number[at]))
+    scopes, out, free = [], [], set()
     for i, (kind, word, _, depth) in enumerate(tokens):
-        while scopes and depth < scopes[-1][0]:
+        ends = word in ENDS and i not in quiet
+        while scopes and (depth < scopes[-1][0] or depth == scopes[-1][0] and ends):
             scopes.pop()
-        if i in places:
-            scopes.append((places[i], word))
-        head, *fields = word.split(".")
-        number = next((n for n, scope in reversed([*enumerate(scopes)]) if scope[1] == head), None)
-        out.append(word if kind != "name" or number is None else ".".join([f"#{number}", *fields]))
-    return " ".join(out)
+        head = word.partition(".")[0]
+        bound = number.get(i)
+        if kind == "name" and not bound:
+            bound = next((n for _, w, n in reversed(scopes) if w == head), None)
+        after = tokens[i + 1][1] if i + 1 < len(tokens) else ""
+        named = i and tokens[i - 1][1] == "." or after == ":="  # a field, `(x := 1)`
+        if kind == "name" and (named or not bound):
+            free.add(head)
+        out.append((word, bound and head, bound and bound + word[len(head):]))
+        scopes += starts[i]
+    return " ".join(new if head and head not in free else word for word, head, new in out)
 
 
-def variables(tokens, i, depth, ends):
-    """{place: depth} of the variables of the binder list at i: `x y : T`, `(x : T) {y}` or `x ∈ s`."""
-    places, listing, group = {}, True, False
-    for j, (kind, word, _, d) in enumerate(tokens[i:], i):
-        if d < depth or d == depth and word in ends:
-            break
-        if d == depth:
-            group = word in ("(", "{", "⦃")
-            listing = listing and (kind == "name" or word in BRACKETS or word in CLOSING or word == ".")
-        elif d > depth + 1 or kind != "name":
-            group = False  # what follows is a type
-        if kind == "name" and (listing if d == depth else group):
-            places[j] = depth
-    return places
+def variables(tokens, i, end, depth):
+    """(token, token after which it is in scope) of each variable of `x y : T`, `(x : T) {y}` or `x ∈ s`."""
+    if tokens[i:i + 1] and tokens[i][1] == ".":  # universes
+        i = end_of_group(tokens, i + 1, depth) + 1
+    while i < end:
+        group = tokens[i][1] in ("(", "{", "[", "⦃")
+        stop = first = i + group
+        while stop < end and tokens[stop][0] == "name":
+            stop += 1
+        if group:
+            close = end_of_group(tokens, i, depth)
+            if tokens[stop][1] == ":" or stop == close and tokens[i][1] != "[":
+                yield from ((k, close) for k in range(first, stop))
+            i = close + 1
+        elif stop == first:
+            return  # a pattern
+        else:
+            yield from ((k, end if tokens[stop][1] == ":" else k) for k in range(first, stop))
+            if tokens[stop][1] not in ("(", "{", "[", "⦃"):
+                return
+            i = stop
+
+
+def end_of_group(tokens, i, depth):
+    return next(j for j in range(i + 1, len(tokens)) if tokens[j][3] == depth)
 
 
 # ------------------------------------------------------------------------------------------ the command line

@@ -180,6 +180,7 @@ DIFFERENT = [
     ("theorem t : ∀ x, P x → Q y := by", "theorem t : ∀ y, P y → Q y := by"),
     ("theorem t : ∀ x, ∃ x, R x x := by", "theorem t : ∀ x, ∃ y, R x y := by"),
     ("theorem t : f (x := 1) = ∀ x, x := by", "theorem t : f (y := 1) = ∀ y, y := by"),
+    ("theorem t : if ∀ x, P x then Q x else R := by", "theorem t : if ∀ y, P y then Q y else R := by"),
     ("theorem t (x : x) : x = x := by", "theorem t (y : x) : y = y := by"), ("theorem t : Nat.x = 1 := by", "theorem t : Nat.y = 1 := by"),
     ("theorem t : ⟨∀ x, P x, x⟩ = c := by", "theorem t : ⟨∀ y, P y, x⟩ = c := by")]
 
