@@ -1411,6 +1411,7 @@ def main():
     why = "CUDA device found" if n_gpus() else "no CUDA device"
     hint = "; 7B run: see README" if args.preset == "tiny" else ""
     print(f"{why}: {args.preset} preset{hint}", flush=True)
+    go_on = "the same command goes on from the last finished phase"
     try:
         if args.plot:
             plot(args.plot, "progress.png")
@@ -1421,7 +1422,6 @@ def main():
         print(f"stp.py: {e}", file=sys.stderr)
         return 2
     except Exception as e:  # a failed phase
-        go_on = "the same command goes on from the last finished phase"
         if os.path.exists(args.out) and shutil.disk_usage(args.out).free < 1e6:
             print(f"stp.py: --out {args.out}: the disk is full; make room, and {go_on}", file=sys.stderr)
             return 2
@@ -1430,7 +1430,7 @@ def main():
         print(f"stp.py: {e}\n{go_on}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from the last finished phase", file=sys.stderr)
+        print(f"\nstopped; {go_on}", file=sys.stderr)
         return 130
     return 0
 
