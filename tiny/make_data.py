@@ -15,8 +15,11 @@ of lines is the difficulty; hypotheses that lead elsewhere (here d → c) make i
 order in which they come, so that theorems which differ only in names are the same text.
 
 library.jsonl    the lemmas under their core-Lean names, then theorems of 2 to 5 lines with proofs. Each "file" is a few
-                 theorems of rising difficulty, from which stage 1 learns to write a harder theorem than the one it sees.
-statements.jsonl the given statements, longer: as many of each number of lines; no proofs.
+                 theorems that go on one from the other: from them stage 1 learns to write a harder theorem than the
+                 one it sees. A quarter of the files begin with many distractors, so that all names occur.
+statements.jsonl the given statements, as many of each number of lines, no proofs. Two fifths are near: a little longer
+                 than the library's theorems, or with more distractors. The others are far: what lies between is for
+                 conjectures to find.
 """
 import argparse
 import json
@@ -68,10 +71,11 @@ def prove(hyps, goal):
     return None
 
 
-def theorem(rng, n, distractors, seen):
-    """A new theorem of n lines: links from a fact to the goal, and hypotheses that lead elsewhere between them."""
+def theorem(rng, n, distractors, seen, start=None):
+    """A new theorem of n lines that goes on from `start` (a theorem; default: a fact alone)."""
     for tries in range(1000):
-        made = attempt(rng, n, distractors + tries // 50)
+        hyps, goal, lines = start or fact(rng)
+        made = extend(rng, hyps, goal, n - len(lines), distractors + tries // 50)
         lines = made and prove(*made)
         if lines and len(lines) == n and made not in seen:
             seen.add(made)
@@ -79,22 +83,34 @@ def theorem(rng, n, distractors, seen):
     raise SystemExit(f"no new theorem of {n} lines found; lower the numbers")
 
 
-def attempt(rng, n, distractors):
-    """(hypotheses, goal), or None if the atoms run out."""
-    hyps = [rng.choice(["a", "a", ("∧", "a", "b")])]
-    atoms = [c for c in show(hyps[0]) if c in ATOMS]
-    goal = rng.choice(atoms)
-    for kind in rng.sample(["link"] * (n - 1) + ["distractor"] * distractors, n - 1 + distractors):
-        if len(atoms) == len(ATOMS):
-            return None
-        new, old = ATOMS[len(atoms)], rng.choice(atoms)
+def fact(rng):
+    hyp = rng.choice(["a", "a", ("∧", "a", "b")])
+    goal = rng.choice([c for c in show(hyp) if c in ATOMS])
+    return (hyp,), goal, prove((hyp,), goal)
+
+
+def extend(rng, hyps, goal, links, distractors):
+    """(hypotheses, goal) with links to a new goal, and hypotheses that lead elsewhere between them.
+
+    None if the names run out.
+    """
+    hyps, used = list(hyps), names(hyps)
+    if used + links + distractors > len(ATOMS):
+        return None
+    for kind in rng.sample(["link"] * links + ["distractor"] * distractors, links + distractors):
+        new, old = ATOMS[used], rng.choice(ATOMS[:used])
+        used += 1
         if kind == "link":
             hyps.append(rng.choice([("→", goal, new), ("→", goal, new), ("↔", goal, new), ("↔", new, goal)]))
             goal = new
         else:  # mostly a way from an old goal to a new atom that nothing proves
             hyps.append(("→", new, old) if rng.random() < 0.65 else ("→", old, new))
-        atoms.append(new)
     return tuple(hyps), goal
+
+
+def names(hyps):
+    """How many there are: they come in order."""
+    return 1 + max(ATOMS.index(c) for h in hyps for c in show(h) if c in ATOMS)
 
 
 # ---- the files ----
@@ -110,21 +126,22 @@ def make_library(rng, args, seen):
         name, statement, proof = (part.strip() for part in line.split("|"))
         yield {"name": name, "file": "lemmas", "statement": f"theorem {name} {statement} := by", "proof": f"\n  {proof}"}
     for number in range(args.files):
-        n, distractors = rng.choice([2, 2, 3]), rng.randint(0, 2)
-        while True:
-            made = theorem(rng, n, distractors, seen)
+        n, distractors = rng.choice([2, 2, 3]), rng.randint(0, 2) + (rng.randint(2, 8) if rng.random() < 0.25 else 0)
+        made = theorem(rng, n, distractors, seen)
+        yield row(f"file{number:04}_{n}", *made, file=f"file{number:04}")
+        while n < args.library_lines and rng.random() < 0.65:
+            n = min(n + rng.randint(1, 3), args.library_lines)
+            room = len(ATOMS) - names(made[0]) - (args.library_lines - len(made[2]))  # names that no link will need
+            made = theorem(rng, n, min(rng.randint(0, 1), room), seen, made)
             yield row(f"file{number:04}_{n}", *made, file=f"file{number:04}")
-            if rng.random() < 0.35 or n >= args.library_lines:
-                break
-            n, distractors = min(n + rng.randint(1, 2), args.library_lines), min(distractors + rng.randint(0, 1), n)
 
 
 def make_given(rng, args, seen):
     """Given statements with their proofs, as many of each number of lines, the last ones held out."""
-    levels = range(args.min_lines, args.max_lines + 1)
     for i in range(args.given + args.heldout):
-        n = levels[i % len(levels)]
-        yield row(f"given{n:02}_{i:04}", *theorem(rng, n, rng.randint(0, n // 2), seen),
+        n = (args.near + args.far)[i % len(args.near + args.far)]
+        distractors = rng.randint(0, 4 if n in args.near else 1)
+        yield row(f"given{n:02}_{i:04}", *theorem(rng, n, distractors, seen),
                   split="train" if i < args.given else "heldout")
 
 
@@ -149,10 +166,10 @@ def main():
     p.add_argument("--seed", type=int, default=0, help="random seed")
     p.add_argument("--files", type=int, default=1500, help="files of the library")
     p.add_argument("--library_lines", type=int, default=5, help="most lines of a library proof")
-    p.add_argument("--given", type=int, default=384, help="given statements to train on")
-    p.add_argument("--heldout", type=int, default=96, help="given statements held out")
-    p.add_argument("--min_lines", type=int, default=5, help="fewest lines of the proof of a given statement")
-    p.add_argument("--max_lines", type=int, default=10, help="most lines of the proof of a given statement")
+    p.add_argument("--given", type=int, default=500, help="given statements to train on")
+    p.add_argument("--heldout", type=int, default=100, help="given statements held out")
+    p.add_argument("--near", type=int, nargs="+", default=[5, 6], help="lines of proofs in reach of the library")
+    p.add_argument("--far", type=int, nargs="+", default=[10, 11, 12], help="lines of proofs out of its reach")
     p.add_argument("--lean", default=f"{sys.executable} {os.path.join(here, 'lean')}", help="Lean command that checks all")
     p.add_argument("--out", default=here, help="folder of the two files")
     args = p.parse_args()
