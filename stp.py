@@ -99,7 +99,7 @@ PRESETS = {
         statements=[f"{HERE}/tiny/statements.jsonl"], library=[f"{HERE}/tiny/library.jsonl"], sft=[],
         # sizes for two CPU cores
         max_prompt=384, max_new=128, K=4, K0=4, samples=8, shard=512, timeout=5.0,
-        # of four samples one or two: with one alone, too few conjectures are kept for the conjecturer to learn
+        # one or two proofs of four: with one alone too few conjectures are kept to train the conjecturer
         challenge=0.5,
         # a small model takes large steps and needs many of them
         lora_r=32, lora_alpha=64, lr=5e-4, sft_lr=5e-4, retrain_lr=1e-3, batch_size=8, epochs=3),
