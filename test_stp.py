@@ -751,6 +751,13 @@ def test_the_committed_data_is_what_make_data_makes(tmp_path):
         assert (tmp_path / name).read_bytes() == Path(HERE, "tiny", name).read_bytes()
 
 
+def test_make_data_writes_nothing_when_names_run_out(tmp_path):
+    make = [sys.executable, f"{HERE}/tiny/make_data.py", "--files", "1", "--far", "18", "--out", tmp_path / "data"]
+    run = subprocess.run(make, capture_output=True, text=True)
+    assert run.returncode == 2 and not (tmp_path / "data").exists()
+    assert "no new theorem of 18 lines in a thousand tries" in run.stderr.splitlines()[-1]
+
+
 def test_given_statements_are_well_formed_and_new():
     library = [r["statement"] for r in stp.read_jsonl(f"{HERE}/tiny/library.jsonl")]
     rows = list(stp.read_jsonl(f"{HERE}/tiny/statements.jsonl"))

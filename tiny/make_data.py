@@ -72,7 +72,10 @@ def prove(hyps, goal):
 
 
 def theorem(rng, n, distractors, seen, start=None):
-    """A new theorem of n lines that goes on from `start` (a theorem; default: a fact alone)."""
+    """A new theorem of n lines that goes on from `start` (a theorem; default: a fact alone).
+
+    Raises ValueError where a thousand tries find none.
+    """
     for tries in range(1000):
         hyps, goal, lines = start or fact(rng)
         made = extend(rng, hyps, goal, n - len(lines), distractors + tries // 50)
@@ -80,7 +83,7 @@ def theorem(rng, n, distractors, seen, start=None):
         if lines and len(lines) == n and made not in seen:
             seen.add(made)
             return *made, lines
-    raise SystemExit(f"no new theorem of {n} lines found; lower the numbers")
+    raise ValueError(f"no new theorem of {n} lines in a thousand tries: fewer lines, or fewer theorems")
 
 
 def fact(rng):
@@ -126,14 +129,20 @@ def make_library(rng, args, seen):
         name, statement, proof = (part.strip() for part in line.split("|"))
         yield {"name": name, "file": "lemmas", "statement": f"theorem {name} {statement} := by", "proof": f"\n  {proof}"}
     for number in range(args.files):
-        n, distractors = rng.choice([2, 2, 3]), rng.randint(0, 2) + (rng.randint(2, 8) if rng.random() < 0.25 else 0)
-        made = theorem(rng, n, distractors, seen)
-        yield row(f"file{number:04}_{n}", *made, file=f"file{number:04}")
-        while n < args.library_lines and rng.random() < 0.65:
-            n = min(n + rng.randint(1, 3), args.library_lines)
-            room = len(ATOMS) - names(made[0]) - (args.library_lines - len(made[2]))  # names that no link will need
-            made = theorem(rng, n, min(rng.randint(0, 1), room), seen, made)
-            yield row(f"file{number:04}_{n}", *made, file=f"file{number:04}")
+        for made in ladder(rng, args.library_lines, seen):
+            yield row(f"file{number:04}_{len(made[2])}", *made, file=f"file{number:04}")
+
+
+def ladder(rng, most, seen):
+    """Theorems of one file: each goes on from the one before by 1 to 3 lines, up to `most`."""
+    n, distractors = rng.choice([2, 2, 3]), rng.randint(0, 2) + (rng.randint(2, 8) if rng.random() < 0.25 else 0)
+    made = theorem(rng, n, distractors, seen)
+    yield made
+    while len(made[2]) < most and rng.random() < 0.65:
+        n = min(len(made[2]) + rng.randint(1, 3), most)
+        room = len(ATOMS) - names(made[0]) - (most - len(made[2]))  # names that no link will need
+        made = theorem(rng, n, min(rng.randint(0, 1), room), seen, made)
+        yield made
 
 
 def make_given(rng, args, seen):
@@ -174,8 +183,10 @@ def main():
     p.add_argument("--out", default=here, help="folder of the two files")
     args = p.parse_args()
     rng, seen = random.Random(args.seed), set()
-    library = list(make_library(rng, args, seen))
-    given = list(make_given(rng, args, seen))
+    try:
+        library, given = list(make_library(rng, args, seen)), list(make_given(rng, args, seen))
+    except ValueError as e:
+        p.error(str(e))
     sys.path.insert(0, os.path.dirname(here))
     verify(library + given, args.lean)
     os.makedirs(args.out, exist_ok=True)
