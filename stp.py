@@ -652,11 +652,12 @@ def workers(function, n, *job):
     children = [context.Process(target=child, args=(function, rank, n, gpus_each, *job)) for rank in range(n)]
 
     def alive():
+        running = any(c.is_alive() for c in children)  # before the statuses: the last one may fail in between
         if failed := [(c.exitcode, rank) for rank, c in enumerate(children) if c.exitcode]:
             status, rank = min(failed)  # one that was killed before those that lost its connection
             raise RuntimeError(f"{function.__name__}: process {rank} of {n} ended with status {status}; "
                                "its own message is above (-9: killed, often for lack of memory)")
-        return any(c.is_alive() for c in children)
+        return running
 
     try:
         for c in children:

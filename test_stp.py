@@ -1153,6 +1153,18 @@ def test_nan_stops_training(small, tmp_path):
     assert not os.path.exists(f"{tmp_path}/a")
 
 
+def fails(rank, n, args):
+    sys.exit(3)
+
+
+def test_a_process_that_fails_while_it_is_asked_is_not_a_success(small, monkeypatch):
+    """The child ends within is_alive, so that whatever was read of it before that call is out of date."""
+    monkeypatch.setattr(multiprocessing.process.BaseProcess, "is_alive", lambda self: self.join() or False)
+    with pytest.raises(RuntimeError, match="process 0 of 1 ended with status 3"):
+        with stp.workers(fails, 1, small[2]):
+            pass
+
+
 def dies(rank, n, args):
     if rank == 1:
         os.kill(os.getpid(), signal.SIGKILL)
