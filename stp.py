@@ -131,7 +131,7 @@ def make_parser():
     add("--keep", 1, "newest iterations whose model stays on disk; 0: all")
     add("--overwrite", False, "delete --out first if it holds an older run")
     add("--dry_run", False, "print plan, memory, disk and what is missing; run nothing")
-    add("--plot", None, "draw finished runs into progress.png here and exit", nargs="+", metavar="RUN")
+    add("--plot", None, "compare finished runs: a table, progress.png here; exit", nargs="+", metavar="RUN")
 
     group = p.add_argument_group("data (JSON list or JSON Lines)")
     add("--statements", ["data/leanworkbook.jsonl"], nargs="+", metavar="FILE",
@@ -1119,11 +1119,45 @@ def report(m):
             f"{s['lean']:5.1f} {s['prove_wait']:5.1f} {s['train']:5.1f} {loss:>8}")
 
 
-def plot(runs, path):
-    """Left: proved given statements against proofs sampled, by arm. Right: pass rates early and late.
+def load_arms(runs):
+    """{arm: {run: its metrics}}; runs whose folders differ only in a number at the end are of one arm."""
+    arms = defaultdict(dict)
+    for run in runs:
+        name = os.path.basename(os.path.normpath(run))
+        arms[re.sub(r"_\d+$", "", name)][name] = list(read_jsonl(f"{run}/metrics.jsonl"))
+    return arms
 
-    Runs whose folders differ only in a number at the end (stp_1, stp_2) are seeds of one arm: mean and range.
-    """
+
+def proved_at(proofs, rows):
+    """Given statements proved after so many proofs, linear between iterations. proofs: numbers (n,)."""
+    import numpy as np
+    return np.interp(proofs, [m["proofs"] for m in rows], [m["proved"] for m in rows])
+
+
+def print_table(runs):
+    """Proved given statements at equal numbers of proofs, as far as all runs go; mean and range of an arm."""
+    arms = load_arms(runs)
+    ends = [(rows[0]["proofs"], rows[-1]["proofs"]) for seeds in arms.values() for rows in seeds.values()]
+    start, end = max(a for a, _ in ends), min(b for _, b in ends)
+    step = next(s for k in itertools.count() for s in (10**k, 2 * 10**k, 5 * 10**k) if end < 6 * s)
+    at = [x for x in range(step, end, step) if x > start] + [end]
+    print("| run | start | " + "".join(f"{x:,} | " for x in at) + "last | tokens | minutes |")
+    print("|" + "---|" * (len(at) + 5))
+    for arm, seeds in arms.items():
+        table = []
+        for name, rows in seeds.items():
+            phases, last = ("conjecture", "prove", "reward", "train"), rows[-1]
+            minutes = sum(m["seconds"][phase] for m in rows for phase in phases) / 60
+            table.append([rows[0]["proved"], *proved_at(at, rows)])
+            print(f"| {name} | " + "".join(f"{y:.0f} | " for y in table[-1]) +
+                  f"{last['proved']} at {last['proofs']:,} | {last['tokens'] / 1e6:.1f}M | {minutes:.0f} |")
+        if len(seeds) > 1:
+            print(f"| {arm}, mean | " + "".join(f"**{mean(ys):.0f}** ({min(ys):.0f} to {max(ys):.0f}) | "
+                                                for ys in zip(*table, strict=True)) + "| | |")
+
+
+def plot(runs, path):
+    """Left: proved given statements against proofs sampled, by arm. Right: pass rates early and late."""
     try:
         import matplotlib
     except ImportError:
@@ -1132,15 +1166,12 @@ def plot(runs, path):
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
     import numpy as np
-    arms = defaultdict(list)
-    for run in runs:
-        name = os.path.basename(os.path.normpath(run))
-        arms[re.sub(r"_\d+$", "", name)].append(list(read_jsonl(f"{run}/metrics.jsonl")))
+    arms = {arm: list(seeds.values()) for arm, seeds in load_arms(runs).items()}
     fig, (left, right) = plt.subplots(1, 2, figsize=(11, 4))
     for arm, seeds in arms.items():
         x = np.linspace(max(rows[0]["proofs"] for rows in seeds),
                         min(rows[-1]["proofs"] for rows in seeds), 200)
-        y = [np.interp(x, [m["proofs"] for m in rows], [m["proved"] for m in rows]) for rows in seeds]
+        y = [proved_at(x, rows) for rows in seeds]
         line, = left.plot(x, np.mean(y, 0), label=arm + (f" ({len(seeds)} seeds)" if len(seeds) > 1 else ""))
         left.fill_between(x, np.min(y, 0), np.max(y, 0), color=line.get_color(), alpha=0.2, linewidth=0)
     rows = [m for seeds in arms.values() for rows in seeds for m in rows if sum(m["hist_conjectures"])]
@@ -1418,6 +1449,7 @@ def main():
     go_on = "the same command goes on from the last finished phase"
     try:
         if args.plot:
+            print_table(args.plot)
             plot(args.plot, "progress.png")
             return 0
         check_flags(args)

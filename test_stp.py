@@ -18,6 +18,7 @@ import os
 import random
 import re
 import resource
+import runpy
 import shutil
 import signal
 import subprocess
@@ -758,6 +759,34 @@ def test_make_data_writes_nothing_when_names_run_out(tmp_path):
     assert "no new theorem of 18 lines in a thousand tries" in run.stderr.splitlines()[-1]
 
 
+def test_description_of_a_run_by_hand(tmp_path):
+    data = runpy.run_path(f"{HERE}/tiny/make_data.py")
+    library = [r for r in stp.read_jsonl(f"{HERE}/tiny/library.jsonl") if r["file"] != "lemmas"]
+    for r in library:  # what a statement says, and that its shortest proof is found again
+        assert len(data["prove"](*data["parse"](r["statement"]))) == r["proof"].count("\n  ")
+    assert data["parse"]("theorem t (p : Prop) (_ : p) : p := by") is None
+    assert data["parse"](f"theorem t {data['BINDER']} (_ : a ∧ b ∧ c) : a := by") is None
+    open_end = f"theorem t {data['BINDER']} (_ : a) (_ : b → c) : c := by"  # no proof
+    by_lines = {r["proof"].count("\n  "): r["statement"] for r in library}
+    for t, (statements, tried) in enumerate([([], 0), ([by_lines[2], open_end], 2), ([by_lines[5], by_lines[4]], 1)]):
+        stp.write_jsonl(f"{tmp_path}/iter_{t:02}/attempts.jsonl", [
+            {"role": "given", "name": f"given05_{t:04}", "verdict": "proved"},
+            {"role": "given", "name": "given12_0007", "verdict": "proved" if t else "wrong"},
+            {"role": "conjecture", "verdict": "proved"}])
+        stp.write_jsonl(f"{tmp_path}/iter_{t:02}/conjectures.jsonl", [
+            {"statement": s, "tried": n < tried} for n, s in enumerate(statements)])
+    stp.write_jsonl(f"{tmp_path}/metrics.jsonl", [
+        {"iteration": t, "kept": t, "wellformed": 4 * t, "distinct": 3 * t} for t in range(3)])
+    run = subprocess.run([sys.executable, f"{HERE}/tiny/make_data.py", "--describe", tmp_path], capture_output=True,
+                         text=True, check=True)
+    characters = (len(by_lines[2]) + len(open_end) + len(by_lines[5])) / 3
+    part = f"2 of 3 | 3.5 | {characters:.0f} | 25% |"
+    assert run.stdout.splitlines()[-1] == f"| {tmp_path.name} | 5: 3, 12: 1 | 3 | {part} {part}"
+    os.remove(tmp_path / "iter_02/attempts.jsonl")
+    run = subprocess.run(run.args, capture_output=True, text=True)
+    assert run.returncode == 2 and "iter_02/attempts.jsonl: No such file" in run.stderr.splitlines()[-1]
+
+
 def test_given_statements_are_well_formed_and_new():
     library = [r["statement"] for r in stp.read_jsonl(f"{HERE}/tiny/library.jsonl")]
     rows = list(stp.read_jsonl(f"{HERE}/tiny/statements.jsonl"))
@@ -1312,9 +1341,23 @@ def test_more_iterations_go_on(finished, cut_down, tmp_path):
 
 
 def test_plot_of_two_runs(finished, tmp_path):
-    result = subprocess.run([sys.executable, f"{HERE}/stp.py", "--plot", finished[0], finished[0]], cwd=tmp_path,
+    for run, points in {"arm_0": [(1000, 4), (3000, 10)], "arm_1": [(1000, 5), (3000, 20)],
+                        "other": [(2000, 5), (5000, 11)]}.items():
+        rows = list(stp.read_jsonl(f"{finished[0]}/metrics.jsonl"))
+        for m, (proofs, proved) in zip(rows, points, strict=True):
+            m.update(proofs=proofs, proved=proved, tokens=1_300_000)
+            m["seconds"].update(conjecture=30, prove=20, reward=5, train=5)
+        stp.write_jsonl(f"{tmp_path}/{run}/metrics.jsonl", rows)
+    result = subprocess.run([sys.executable, f"{HERE}/stp.py", "--plot", "arm_0", "arm_1", "other"], cwd=tmp_path,
                             capture_output=True, text=True)
     assert result.returncode == 0 and (tmp_path / "progress.png").stat().st_size > 10_000
+    assert result.stdout.splitlines()[1:-1] == [
+        "| run | start | 3,000 | last | tokens | minutes |",
+        "|---|---|---|---|---|---|",
+        "| arm_0 | 4 | 10 | 10 at 3,000 | 1.3M | 2 |",
+        "| arm_1 | 5 | 20 | 20 at 3,000 | 1.3M | 2 |",
+        "| arm, mean | **4** (4 to 5) | **15** (10 to 20) | | | |",
+        "| other | 5 | 7 | 11 at 5,000 | 1.3M | 2 |"]
 
 
 BAD = {

@@ -2,6 +2,7 @@
 
     python tiny/make_data.py                    # the committed files (seed 0)
     python tiny/make_data.py --given 3000 --out /tmp/big --seed 1
+    python tiny/make_data.py --describe out     # a finished run: which statements were proved, what conjectures look like
 
 Hypotheses have no names; a proof quotes them, so that each line can be judged by what it says:
 
@@ -27,6 +28,7 @@ import os
 import random
 import re
 import sys
+from collections import Counter
 
 ATOMS = "abcdefghijklmnop"
 BINDER = f"({' '.join(ATOMS)} : Prop)"  # the same in every statement, so that an edit stays local
@@ -169,6 +171,40 @@ def verify(rows, lean):
             sys.exit(f"{r['name']}: Lean says {result['verdict']}: {result.get('message')}\n{r['statement']}{r['proof']}")
 
 
+# ---- what a run did with them ----
+
+def parse(statement):
+    """(hypotheses, goal) of a statement whose formulas have at most two atoms; None for any other."""
+    _, binder, rest = statement.removesuffix(" := by").partition(BINDER)
+    hyps, colon, goal = rest.rpartition(" : ")
+    formulas = [f.split() for f in [*re.findall(r"\(_ : ([^()]*)\)", hyps), goal]]
+    if not binder or not colon or any(len(f) != 1 and (len(f) != 3 or f[1] not in "∧→↔") for f in formulas):
+        return None
+    *hyps, goal = (f[0] if len(f) == 1 else (f[1], f[0], f[2]) for f in formulas)
+    return tuple(hyps), goal
+
+
+def describe(run):
+    """A row: proved statements by lines; conjectures tried in iterations 1 to 3, and in the last three."""
+    def read(path):
+        with open(os.path.join(run, path), encoding="utf-8") as rows:
+            return [json.loads(line) for line in rows]
+
+    metrics = read("metrics.jsonl")
+    proved = {a["name"] for m in metrics for a in read(f"iter_{m['iteration']:02}/attempts.jsonl")
+              if a["role"] == "given" and a["verdict"] == "proved"}
+    by_lines = sorted(Counter(int(name[len("given"):].split("_")[0]) for name in proved).items())
+    parts = []
+    for some in metrics[1:4], metrics[-3:]:
+        tried = [c["statement"] for m in some for c in read(f"iter_{m['iteration']:02}/conjectures.jsonl") if c["tried"]]
+        lines = [len(p) for p in (prove(*t) for t in map(parse, tried) if t) if p]
+        copies = 1 - sum(m["distinct"] for m in some) / max(1, sum(m["wellformed"] for m in some))
+        parts.append(f"{len(lines)} of {len(tried)} | {sum(lines) / max(1, len(lines)):.1f} | "
+                     f"{sum(map(len, tried)) / max(1, len(tried)):.0f} | {copies:.0%} |")
+    print(f"| {os.path.basename(os.path.normpath(run))} | " + ", ".join(f"{n}: {c}" for n, c in by_lines) +
+          f" | {sum(m['kept'] for m in metrics):,} | {' '.join(parts)}")
+
+
 def main():
     here = os.path.dirname(os.path.abspath(__file__))
     p = argparse.ArgumentParser(description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
@@ -181,7 +217,16 @@ def main():
     p.add_argument("--far", type=int, nargs="+", default=[10, 11, 12], help="lines of proofs out of its reach")
     p.add_argument("--lean", default=f"{sys.executable} {os.path.join(here, 'lean')}", help="Lean command that checks all")
     p.add_argument("--out", default=here, help="folder of the two files")
+    p.add_argument("--describe", nargs="+", metavar="RUN", help="describe runs of stp.py on this data and exit")
     args = p.parse_args()
+    if args.describe:
+        print("| run | proved, by lines | kept |" + " provable | lines | characters | copies |" * 2 + "\n|" + "---|" * 11)
+        try:
+            for run in args.describe:
+                describe(run)
+        except OSError as e:
+            p.error(f"--describe: {e.filename}: {e.strerror}; expected the folder of a finished run of stp.py")
+        return
     rng, seen = random.Random(args.seed), set()
     try:
         library, given = list(make_library(rng, args, seen)), list(make_given(rng, args, seen))
