@@ -1129,31 +1129,34 @@ def load_arms(runs):
 
 
 def proved_at(proofs, rows):
-    """Given statements proved after so many proofs, linear between iterations. proofs: numbers (n,)."""
+    """Given statements proved after so many proofs (n,), linear between iterations, nan outside the run."""
     import numpy as np
-    return np.interp(proofs, [m["proofs"] for m in rows], [m["proved"] for m in rows])
+    ends = {"left": math.nan, "right": math.nan}
+    return np.interp(proofs, [m["proofs"] for m in rows], [m["proved"] for m in rows], **ends)
 
 
 def print_table(runs):
-    """Proved given statements at equal numbers of proofs, as far as all runs go; mean and range of an arm."""
+    """Proved given statements at equal numbers of proofs: each run, then mean and range of an arm's seeds."""
     arms = load_arms(runs)
-    ends = [(rows[0]["proofs"], rows[-1]["proofs"]) for seeds in arms.values() for rows in seeds.values()]
-    start, end = max(a for a, _ in ends), min(b for _, b in ends)
-    step = next(s for k in itertools.count() for s in (10**k, 2 * 10**k, 5 * 10**k) if end < 6 * s)
-    at = [x for x in range(step, end, step) if x > start] + [end]
-    print("| run | start | " + "".join(f"{x:,} | " for x in at) + "last | tokens | minutes |")
+    most = max(rows[-1]["proofs"] for seeds in arms.values() for rows in seeds.values())
+    step = next(s for k in itertools.count() for s in (10**k, 2 * 10**k, 5 * 10**k) if most < 12 * s)
+    at = range(step, most + 1, step)
+
+    print("| run | start | " + " | ".join(f"{x:,}" for x in at) + " | last | tokens | minutes |")
     print("|" + "---|" * (len(at) + 5))
     for arm, seeds in arms.items():
-        table = []
+        proved = []
         for name, rows in seeds.items():
             phases, last = ("conjecture", "prove", "reward", "train"), rows[-1]
             minutes = sum(m["seconds"][phase] for m in rows for phase in phases) / 60
-            table.append([rows[0]["proved"], *proved_at(at, rows)])
-            print(f"| {name} | " + "".join(f"{y:.0f} | " for y in table[-1]) +
-                  f"{last['proved']} at {last['proofs']:,} | {last['tokens'] / 1e6:.1f}M | {minutes:.0f} |")
+            proved.append([rows[0]["proved"], *proved_at(at, rows)])
+            cells = ["–" if math.isnan(y) else f"{y:.0f}" for y in proved[-1]]
+            print(f"| {name} | {' | '.join(cells)} | {last['proved']} at {last['proofs']:,} | "
+                  f"{last['tokens'] / 1e6:.1f}M | {minutes:.0f} |")
         if len(seeds) > 1:
-            print(f"| {arm}, mean | " + "".join(f"**{mean(ys):.0f}** ({min(ys):.0f} to {max(ys):.0f}) | "
-                                                for ys in zip(*table, strict=True)) + "| | |")
+            cells = ["–" if math.isnan(sum(ys)) else f"**{mean(ys):.0f}** ({min(ys):.0f} to {max(ys):.0f})"
+                     for ys in zip(*proved, strict=True)]
+            print(f"| {arm}, mean | {' | '.join(cells)} | | | |")
 
 
 def plot(runs, path):

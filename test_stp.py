@@ -1352,12 +1352,13 @@ def test_plot_of_two_runs(finished, tmp_path):
                             capture_output=True, text=True)
     assert result.returncode == 0 and (tmp_path / "progress.png").stat().st_size > 10_000
     assert result.stdout.splitlines()[1:-1] == [
-        "| run | start | 3,000 | last | tokens | minutes |",
-        "|---|---|---|---|---|---|",
-        "| arm_0 | 4 | 10 | 10 at 3,000 | 1.3M | 2 |",
-        "| arm_1 | 5 | 20 | 20 at 3,000 | 1.3M | 2 |",
-        "| arm, mean | **4** (4 to 5) | **15** (10 to 20) | | | |",
-        "| other | 5 | 7 | 11 at 5,000 | 1.3M | 2 |"]
+        "| run | start | 500 | 1,000 | 1,500 | 2,000 | 2,500 | 3,000 | 3,500 | 4,000 | 4,500 | 5,000 | last | tokens | minutes |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "| arm_0 | 4 | – | 4 | 6 | 7 | 8 | 10 | – | – | – | – | 10 at 3,000 | 1.3M | 2 |",
+        "| arm_1 | 5 | – | 5 | 9 | 12 | 16 | 20 | – | – | – | – | 20 at 3,000 | 1.3M | 2 |",
+        "| arm, mean | **4** (4 to 5) | – | **4** (4 to 5) | **7** (6 to 9) | **10** (7 to 12) | **12** (8 to 16) | **15** (10 to 20) "
+        "| – | – | – | – | | | |",
+        "| other | 5 | – | – | – | 5 | 6 | 7 | 8 | 9 | 10 | 11 | 11 at 5,000 | 1.3M | 2 |"]
 
 
 BAD = {
