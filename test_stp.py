@@ -782,6 +782,10 @@ def test_description_of_a_run_by_hand(tmp_path):
     characters = (len(by_lines[2]) + len(open_end) + len(by_lines[5])) / 3
     part = f"2 of 3 | 3.5 | {characters:.0f} | 25% |"
     assert run.stdout.splitlines()[-1] == f"| {tmp_path.name} | 5: 3, 12: 1 | 3 | {part} {part}"
+    for t in range(3):
+        stp.write_jsonl(f"{tmp_path}/iter_{t:02}/conjectures.jsonl", [])  # as of expert iteration
+    run = subprocess.run(run.args, capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines()[-1] == f"| {tmp_path.name} | 5: 3, 12: 1 | 3 |{' – |' * 8}"
     os.remove(tmp_path / "iter_02/attempts.jsonl")
     run = subprocess.run(run.args, capture_output=True, text=True)
     assert run.returncode == 2 and "iter_02/attempts.jsonl: No such file" in run.stderr.splitlines()[-1]

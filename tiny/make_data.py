@@ -198,9 +198,12 @@ def describe(run):
     for some in metrics[1:4], metrics[-3:]:
         tried = [c["statement"] for m in some for c in read(f"iter_{m['iteration']:02}/conjectures.jsonl") if c["tried"]]
         lines = [len(p) for p in (prove(*t) for t in map(parse, tried) if t) if p]
-        copies = 1 - sum(m["distinct"] for m in some) / max(1, sum(m["wellformed"] for m in some))
+        if not tried:  # an arm without conjectures
+            parts.append("– | – | – | – |")
+            continue
+        copies = 1 - sum(m["distinct"] for m in some) / sum(m["wellformed"] for m in some)
         parts.append(f"{len(lines)} of {len(tried)} | {sum(lines) / max(1, len(lines)):.1f} | "
-                     f"{sum(map(len, tried)) / max(1, len(tried)):.0f} | {copies:.0%} |")
+                     f"{sum(map(len, tried)) / len(tried):.0f} | {copies:.0%} |")
     print(f"| {os.path.basename(os.path.normpath(run))} | " + ", ".join(f"{n}: {c}" for n, c in by_lines) +
           f" | {sum(m['kept'] for m in metrics):,} | {' '.join(parts)}")
 
