@@ -766,6 +766,8 @@ def test_description_of_a_run_by_hand(tmp_path):
         assert len(data["prove"](*data["parse"](r["statement"]))) == r["proof"].count("\n  ")
     assert data["parse"]("theorem t (p : Prop) (_ : p) : p := by") is None
     assert data["parse"](f"theorem t {data['BINDER']} (_ : a ∧ b ∧ c) : a := by") is None
+    assert not any(data["padded"](data["parse"](r["statement"])[0]) for r in library)
+    assert data["padded"](("a", ("↔", "b", "b"))) and data["padded"]((("→", "a", "b"), "a", ("→", "a", "b")))
     open_end = f"theorem t {data['BINDER']} (_ : a) (_ : b → c) : c := by"  # no proof
     by_lines = {r["proof"].count("\n  "): r["statement"] for r in library}
     for t, (statements, tried) in enumerate([([], 0), ([by_lines[2], open_end], 2), ([by_lines[5], by_lines[4]], 1)]):
@@ -780,12 +782,12 @@ def test_description_of_a_run_by_hand(tmp_path):
     run = subprocess.run([sys.executable, f"{HERE}/tiny/make_data.py", "--describe", tmp_path], capture_output=True,
                          text=True, check=True)
     characters = (len(by_lines[2]) + len(open_end) + len(by_lines[5])) / 3
-    part = f"2 of 3 | 3.5 | {characters:.0f} | 25% |"
+    part = f"2 of 3 | 3.5 | {characters:.0f} | 0% | 25% |"
     assert run.stdout.splitlines()[-1] == f"| {tmp_path.name} | 5: 3, 12: 1 | 3 | {part} {part}"
     for t in range(3):
         stp.write_jsonl(f"{tmp_path}/iter_{t:02}/conjectures.jsonl", [])  # as of expert iteration
     run = subprocess.run(run.args, capture_output=True, text=True, check=True)
-    assert run.stdout.splitlines()[-1] == f"| {tmp_path.name} | 5: 3, 12: 1 | 3 |{' – |' * 8}"
+    assert run.stdout.splitlines()[-1] == f"| {tmp_path.name} | 5: 3, 12: 1 | 3 |{' – |' * 10}"
     os.remove(tmp_path / "iter_02/attempts.jsonl")
     run = subprocess.run(run.args, capture_output=True, text=True)
     assert run.returncode == 2 and "iter_02/attempts.jsonl: No such file" in run.stderr.splitlines()[-1]

@@ -184,8 +184,16 @@ def parse(statement):
     return tuple(hyps), goal
 
 
+def padded(hyps):
+    """Is one of them said twice, or one like j ↔ j?"""
+    return len(set(hyps)) < len(hyps) or any(len(set(h)) < len(h) for h in hyps if isinstance(h, tuple))
+
+
 def describe(run):
-    """A row: proved statements by lines; conjectures tried in iterations 1 to 3, and in the last three."""
+    """A row: proved statements by lines; conjectures tried in iterations 1 to 3, and in the last three.
+
+    Of conjectures: those with a proof and its mean lines (by `prove`), characters, shares of padded ones and of copies.
+    """
     def read(path):
         with open(os.path.join(run, path), encoding="utf-8") as rows:
             return [json.loads(line) for line in rows]
@@ -197,13 +205,16 @@ def describe(run):
     parts = []
     for some in metrics[1:4], metrics[-3:]:
         tried = [c["statement"] for m in some for c in read(f"iter_{m['iteration']:02}/conjectures.jsonl") if c["tried"]]
-        lines = [len(p) for p in (prove(*t) for t in map(parse, tried) if t) if p]
         if not tried:  # an arm without conjectures
-            parts.append("– | – | – | – |")
+            parts.append("– | – | – | – | – |")
             continue
+        parsed = [theorem for theorem in map(parse, tried) if theorem]
+        lines = [len(proof) for proof in (prove(*theorem) for theorem in parsed) if proof]
+        characters = sum(map(len, tried)) / len(tried)
+        fillers = sum(padded(hyps) for hyps, _ in parsed) / max(1, len(parsed))
         copies = 1 - sum(m["distinct"] for m in some) / sum(m["wellformed"] for m in some)
-        parts.append(f"{len(lines)} of {len(tried)} | {sum(lines) / max(1, len(lines)):.1f} | "
-                     f"{sum(map(len, tried)) / len(tried):.0f} | {copies:.0%} |")
+        parts.append(f"{len(lines)} of {len(tried)} | {sum(lines) / max(1, len(lines)):.1f} | {characters:.0f} | "
+                     f"{fillers:.0%} | {copies:.0%} |")
     print(f"| {os.path.basename(os.path.normpath(run))} | " + ", ".join(f"{n}: {c}" for n, c in by_lines) +
           f" | {sum(m['kept'] for m in metrics):,} | {' '.join(parts)}")
 
@@ -223,7 +234,7 @@ def main():
     p.add_argument("--describe", nargs="+", metavar="RUN", help="describe runs of stp.py on this data and exit")
     args = p.parse_args()
     if args.describe:
-        print("| run | proved, by lines | kept |" + " provable | lines | characters | copies |" * 2 + "\n|" + "---|" * 11)
+        print("| run | proved, by lines | kept |" + " provable | lines | characters | padded | copies |" * 2 + "\n|" + "---|" * 13)
         try:
             for run in args.describe:
                 describe(run)
