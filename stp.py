@@ -9,7 +9,7 @@ proofs that Lean accepts and on the conjectures that were barely provable; the n
   python stp.py --dry_run --preset paper     what the paper's run needs: samples, memory, disk, missing pieces
   python stp.py --conjecturer off            expert iteration; with --prover frozen: parallel sampling
   python stp.py --iters 0 --model DIR --eval FILE --samples 128       evaluation alone
-  python stp.py --plot out/a out/b           several runs in one picture
+  python stp.py --plot out/a out/b           several runs in one table and picture
 
 Read it from `run` and `self_play_iteration` downwards: choose_seeds -> conjecture -> prove (Lean checks while
 sampling goes on) -> reward.select -> training_examples -> finetune. What these call (processes, sampling,
