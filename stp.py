@@ -385,7 +385,7 @@ def run(args):
     if args.samples:
         evaluate(policy[2], args)
     if rows:
-        plot([args.out], f"{args.out}/progress.png")
+        plot(load_arms([args.out]), f"{args.out}/progress.png")
 
 
 def finetune(folder, base, adapter, examples, args, **how):
@@ -1135,19 +1135,18 @@ def proved_at(proofs, rows):
     return np.interp(proofs, [m["proofs"] for m in rows], [m["proved"] for m in rows], **ends)
 
 
-def print_table(runs):
+def print_table(arms):
     """Proved given statements at equal numbers of proofs: each run, then mean and range of an arm's seeds."""
-    arms = load_arms(runs)
+    phases = ("conjecture", "prove", "reward", "train")
     most = max(rows[-1]["proofs"] for seeds in arms.values() for rows in seeds.values())
     step = next(s for k in itertools.count() for s in (10**k, 2 * 10**k, 5 * 10**k) if most < 12 * s)
     at = range(step, most + 1, step)
-
     print("| run | start | " + " | ".join(f"{x:,}" for x in at) + " | last | tokens | minutes |")
     print("|" + "---|" * (len(at) + 5))
     for arm, seeds in arms.items():
         proved = []
         for name, rows in seeds.items():
-            phases, last = ("conjecture", "prove", "reward", "train"), rows[-1]
+            last = rows[-1]
             minutes = sum(m["seconds"][phase] for m in rows for phase in phases) / 60
             proved.append([rows[0]["proved"], *proved_at(at, rows)])
             cells = ["–" if math.isnan(y) else f"{y:.0f}" for y in proved[-1]]
@@ -1159,7 +1158,7 @@ def print_table(runs):
             print(f"| {arm}, mean | {' | '.join(cells)} | | | |")
 
 
-def plot(runs, path):
+def plot(arms, path):
     """Left: proved given statements against proofs sampled, by arm. Right: pass rates early and late."""
     try:
         import matplotlib
@@ -1169,7 +1168,7 @@ def plot(runs, path):
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
     import numpy as np
-    arms = {arm: list(seeds.values()) for arm, seeds in load_arms(runs).items()}
+    arms = {arm: list(seeds.values()) for arm, seeds in arms.items()}
     fig, (left, right) = plt.subplots(1, 2, figsize=(11, 4))
     for arm, seeds in arms.items():
         x = np.linspace(max(rows[0]["proofs"] for rows in seeds),
@@ -1452,8 +1451,9 @@ def main():
     go_on = "the same command goes on from the last finished phase"
     try:
         if args.plot:
-            print_table(args.plot)
-            plot(args.plot, "progress.png")
+            arms = load_arms(args.plot)
+            print_table(arms)
+            plot(arms, "progress.png")
             return 0
         check_flags(args)
         (dry_run if args.dry_run else run)(args)
