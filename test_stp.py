@@ -790,7 +790,8 @@ def test_description_of_a_run_by_hand(tmp_path):
     assert run.stdout.splitlines()[-1] == f"| {tmp_path.name} | 5: 3, 12: 1 | 3 |{' – |' * 10}"
     os.remove(tmp_path / "iter_02/attempts.jsonl")
     run = subprocess.run(run.args, capture_output=True, text=True)
-    assert run.returncode == 2 and "iter_02/attempts.jsonl: No such file" in run.stderr.splitlines()[-1]
+    assert (run.returncode, run.stdout) == (2, "")
+    assert re.fullmatch(rf"make_data.py: --describe {tmp_path}: .*No such file.*iter_02/attempts.jsonl.*\n", run.stderr)
 
 
 def test_given_statements_are_well_formed_and_new():

@@ -215,8 +215,8 @@ def describe(run):
         copies = 1 - sum(m["distinct"] for m in some) / sum(m["wellformed"] for m in some)
         parts.append(f"{len(lines)} of {len(tried)} | {sum(lines) / max(1, len(lines)):.1f} | {characters:.0f} | "
                      f"{fillers:.0%} | {copies:.0%} |")
-    print(f"| {os.path.basename(os.path.normpath(run))} | " + ", ".join(f"{n}: {c}" for n, c in by_lines) +
-          f" | {sum(m['kept'] for m in metrics):,} | {' '.join(parts)}")
+    return (f"| {os.path.basename(os.path.normpath(run))} | " + ", ".join(f"{n}: {c}" for n, c in by_lines) +
+            f" | {sum(m['kept'] for m in metrics):,} | {' '.join(parts)}")
 
 
 def main():
@@ -234,18 +234,19 @@ def main():
     p.add_argument("--describe", nargs="+", metavar="RUN", help="describe runs of stp.py on this data and exit")
     args = p.parse_args()
     if args.describe:
-        print("| run | proved, by lines | kept |" + " provable | lines | characters | padded | copies |" * 2 + "\n|" + "---|" * 13)
-        try:
-            for run in args.describe:
-                describe(run)
-        except OSError as e:
-            p.error(f"--describe: {e.filename}: {e.strerror}; expected the folder of a finished run of stp.py")
+        rows = ["| run | proved, by lines | kept |" + " provable | lines | characters | padded | copies |" * 2, "|" + "---|" * 13]
+        for run in args.describe:
+            try:
+                rows.append(describe(run))
+            except (OSError, ValueError, KeyError) as e:
+                p.exit(2, f"{p.prog}: --describe {run}: {e}; expected the folder of a run of stp.py on this data\n")
+        print("\n".join(rows))
         return
     rng, seen = random.Random(args.seed), set()
     try:
         library, given = list(make_library(rng, args, seen)), list(make_given(rng, args, seen))
     except ValueError as e:
-        p.error(str(e))
+        p.exit(2, f"{p.prog}: {e}\n")
     sys.path.insert(0, os.path.dirname(here))
     verify(library + given, args.lean)
     os.makedirs(args.out, exist_ok=True)
