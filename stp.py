@@ -24,8 +24,8 @@ Differences from the paper and its official code
   4. The weight of a proof has no verify-seconds term: it would make a run depend on the machine's speed.
   5. A conjecture must elaborate in Lean, with no unknown name taken for a variable (autoImplicit), and differ
      from every given statement in more than names and space.
-  6. tiny preset only (table PRESETS): sizes shrink, an iteration has three epochs instead of one, and a
-     conjecture is challenging up to a pass rate of 1/2 instead of 1/4.
+  6. tiny preset only (table PRESETS): sizes shrink, an iteration has three epochs instead of one, a
+     conjecture is challenging up to a pass rate of 1/2 instead of 1/4, and stage 3 repeats the proofs found.
 
 The run folder (--out). A file or folder that exists is finished: the same command goes on after any stop.
   config.json                all flags, versions
@@ -102,7 +102,9 @@ PRESETS = {
         # one or two proofs of four: with one alone too few conjectures are kept to train the conjecturer
         challenge=0.5,
         # a small model takes large steps and needs many of them
-        lora_r=32, lora_alpha=64, lr=5e-4, sft_lr=5e-4, retrain_lr=1e-3, batch_size=8, epochs=3),
+        lora_r=32, lora_alpha=64, lr=5e-4, sft_lr=5e-4, retrain_lr=5e-4, batch_size=8, epochs=3,
+        # self-play trains on a proof in 3 iterations of 3 epochs; once beside the SFT data is too little
+        retrain_repeat=9),
 }
 
 
@@ -192,6 +194,7 @@ def make_parser():
     add("--no_retrain", False, "skip stage 3, the final re-training from the base model")
     add("--retrain_lr", 1e-4, "stage 3: learning rate")
     add("--retrain_proofs", 16, "stage 3: most proofs per statement")
+    add("--retrain_repeat", 1, "stage 3: times each of these is trained on, the SFT data being so once")
     add("--restart_every", 0, "also re-train every R iterations and go on from it; 0: no")
 
     group = p.add_argument_group("evaluation")
@@ -630,7 +633,8 @@ def stage_3(folder, base, library, lemmas, args, upto):
     examples = sft_examples(library, lemmas, args)
     for found in proofs.values():
         for a in draw.sample(list(found.values()), min(len(found), args.retrain_proofs)):
-            examples.append(prover_example(a, args, math.exp(-args.gamma * len(a["proof"]))))
+            example = prover_example(a, args, math.exp(-args.gamma * len(a["proof"])))
+            examples += [example] * args.retrain_repeat
     return finetune(folder, base, None, examples, args, lr=args.retrain_lr, epochs=args.sft_epochs)[0]
 
 

@@ -890,6 +890,24 @@ def test_training_examples(tmp_path):
     assert len(list(stp.training_examples(history, rewards, {}, flags(tmp_path, "--conjecturer", "frozen")))) == 2
 
 
+def test_stage_3_examples(tmp_path, monkeypatch):
+    """SFT data once; the distinct proofs of given statements and of challenging conjectures, some of each, repeated."""
+    given, hard, easy = (f"theorem {name} : 1 = 1 := by" for name in ("given", "hard", "easy"))
+    jsonl(tmp_path / "sft.jsonl", [{"prompt": "p", "target": "t"}])
+    args = flags(tmp_path, "--retrain_proofs", 2, "--retrain_repeat", 3, "--sft", tmp_path / "sft.jsonl", "--challenge", 0.5)
+    stp.write_jsonl(f"{args.out}/iter_00/attempts.jsonl", [
+        *(proved(given, f"\n  {c}") for c in "abc"), proved(hard, "\n  d", role="conjecture"),
+        proved(hard, "\n  no", role="conjecture", verdict="failed"), proved(easy, "\n  e", role="conjecture")])
+    stp.write_jsonl(f"{args.out}/iter_01/attempts.jsonl", [proved(hard, "\n  d", role="conjecture", count=9), proved(given, "\n  a")])
+    monkeypatch.setattr(stp, "finetune", lambda folder, base, adapter, examples, args, **how: (examples, None))
+    sft, *found = stp.stage_3(f"{args.out}/final_02", "base", [], {}, args, upto=2)
+    assert sft == {"prompt": "p", "target": "t"}
+    assert {e["weight"] for e in found} == {math.exp(-0.004)}
+    targets = Counter(e["target"] for e in found)
+    assert targets.pop("\n  d\n```") == 3 and len(targets) == 2 and set(targets.values()) == {3}
+    assert targets.keys() < {f"\n  {c}\n```" for c in "abc"}
+
+
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=40), st.integers(1, 4))
 def test_micro_batches(lengths, world):
     batch = [([i] * n, 0, 1.0 + i) for i, n in enumerate(lengths)]
