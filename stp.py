@@ -194,7 +194,7 @@ def make_parser():
     add("--no_retrain", False, "skip stage 3, the final re-training from the base model")
     add("--retrain_lr", 1e-4, "stage 3: learning rate")
     add("--retrain_proofs", 16, "stage 3: most proofs per statement")
-    add("--retrain_repeat", 1, "stage 3: times each of these is trained on, the SFT data being so once")
+    add("--retrain_repeat", 1, "stage 3: times each such proof is trained on; SFT data: once")
     add("--restart_every", 0, "also re-train every R iterations and go on from it; 0: no")
 
     group = p.add_argument_group("evaluation")
