@@ -1397,6 +1397,8 @@ def check_flags(args):
         (args.kappa < 1, "--kappa must be 1 or more: weights average 1"),
         (args.timeout <= 0 or args.memory <= 0, "--timeout and --memory must be above 0"),
         (args.heartbeats < 0 or args.lean_workers < 0, "--heartbeats 0 or more, --lean_workers 0 or more"),
+        (args.retrain_proofs < 0 or args.retrain_repeat < 1,
+         "--retrain_proofs must be 0 or more, --retrain_repeat 1 or more"),
         (args.width % 32, "--width must be a multiple of 32"),
         (len(stems) > len(set(stems)), f"--eval: two files named {max(stems, key=stems.count)}; rename one"),
     ):

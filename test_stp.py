@@ -1407,6 +1407,8 @@ BAD = {
     "heartbeats": (["--heartbeats", "-1"], "--heartbeats 0 or more"),
     "tensor_parallel": (["--procs", "8", "--tensor_parallel", "3"], "--tensor_parallel 3 does not divide the 8"),
     "no GPU an engine": (["--tensor_parallel", "0"], "--tensor_parallel 0 does not divide"),
+    "stage 3 without proofs": (["--retrain_repeat", "0"], "--retrain_repeat 1 or more"),
+    "stage 3 short of proofs": (["--retrain_proofs", "-1"], "--retrain_proofs must be 0 or more"),
     "width": (["--width", "50"], "--width must be a multiple of 32"),
     "same name twice": (["--eval", "{tmp}/two.jsonl", "{tmp}/b/two.jsonl"], "two files named two"),
     "library": (["--library", "{tmp}/other.jsonl"], 'needs "name", "statement" and "proof"'),
