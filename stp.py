@@ -1305,7 +1305,8 @@ def load_data(args):
         fit = {s["statement"]: s for s in rows
                if len(encode_prompt(tokenizer, s["statement"])) <= args.max_prompt}
         if not fit:
-            raise UserError(f"every statement of {', '.join(paths)} is longer than --max_prompt {args.max_prompt}")
+            raise UserError(f"every statement of {', '.join(paths)} is longer than --max_prompt "
+                            f"{args.max_prompt}")
         if long := sum(s["statement"] not in fit for s in rows):
             print(f"{', '.join(paths)}: {long} of {len(rows)} statements are left out, longer than "
                   f"--max_prompt {args.max_prompt} tokens", file=sys.stderr)
@@ -1369,8 +1370,8 @@ def plan(data, args):
                          f"{each:,} proofs sampled and checked"),
         ("whole run", f"{args.iters} iterations and the evaluation: at most {proofs:,} proofs, "
                       f"{proofs * tokens / 1e9:,.2f}B tokens at {tokens} a proof"),
-        ("sampling", f"{hours['sampling']:,.1f} h: {args.procs} processes, {args.tokens_per_second:,} tokens/s "
-                     "each"),
+        ("sampling", f"{hours['sampling']:,.1f} h: {args.procs} processes, "
+                     f"{args.tokens_per_second:,} tokens/s each"),
         ("Lean", f"{hours['Lean']:,.1f} h: {cores} cores, {args.lean_seconds:g} s a proof"),
         ("training", f"{hours['training']:,.1f} h: {rows:,.0f} rows (a tenth of the proofs: assumed)"),
         ("in all", f"{hours[wall] + hours['training']:,.1f} h: Lean works beside; the wall is {wall}"),
@@ -1401,8 +1402,8 @@ def run_folder(data, args):
 
 def settle(path, data, args):
     """Writes config.json, or compares with it: places may change, and what touches no number."""
-    free = {"out", "iters", "procs", "gpus", "dry_run", "eval", "samples", "lean_workers", "no_retrain", "lean",
-            "lean_project", "tokens_per_second", "train_tokens_per_second", "lean_seconds", "skip_bad"}
+    free = {"out", "iters", "procs", "gpus", "dry_run", "eval", "samples", "lean_workers", "no_retrain",
+            "lean", "lean_project", "tokens_per_second", "train_tokens_per_second", "lean_seconds", "skip_bad"}
     content = {"statements": data.given, "library": data.library, "sft": data.sft,
                "model": file_digests(args.model)}
     now = {f"--{k}": v for k, v in vars(args).items() if k not in {*free, *content}}

@@ -8,6 +8,7 @@ import contextlib
 import doctest
 import errno
 import fcntl
+import functools
 import glob
 import importlib.util
 import itertools
@@ -23,6 +24,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 import zipfile
 from collections import Counter, deque
 from pathlib import Path
@@ -79,10 +81,10 @@ PROOF_CHEATS = {
     "code in dbg_trace": ('\n  exact dbg_trace "{h}"; h', '\n  have é := h\n  have ö₁ := g\n  exact ⟨é, ö₁⟩'),
     "application in a configuration": ("\n  simp (maxSteps := Nat.succ 3)", "\n  exact And.intro (a := p) (b := id q) h g"),
     "program in a configuration": ("\n  skip <;> simp (config := match (IO.println 1) () with | _ => {})", "\n  refine And.intro\n    (a := id p) ?_ g\n  exact h"),
-    "function in a configuration": ("\n  first | simp +decide only [h] (maxSteps := (fun n => n) 3)", "\n  first | simp (maxSteps := 1000) only [h, g] | skip\n  try exact ⟨h, g⟩"),
-    "block in a configuration": ("\n  try (rw (occs := by exact f) [h])", "\n  simp (config := { decide := true, contextual := false }) [h, g]"),
+    "function in a configuration": ("\n  first | simp +decide only [h] (maxSteps := (fun n => n) 3)", "\n  first | simp (maxSteps := 1000) only [h, nothing] | skip\n  exact ⟨h, g⟩"),
+    "block in a configuration": ("\n  try (rw (occs := by exact f) [h])", "\n  simp +contextual (maxSteps := 900) [h, g]"),
     "operator in a configuration": ("\n  · simp (config := f <| {})", "\n  have k : p ∧ q := And.intro (b := id q) (a := id p) h g\n  simp (disch := assumption) [k, h, g]"),
-    "trace of a term": ("\n  trace h.toString", "\n  trace \"done\"\n  exact ⟨h, g⟩"), "trace in a line": ("\n  skip; trace (f p)", "\n  have trace := h\n  exact ⟨trace, g⟩"),
+    "trace of a term": ("\n  trace h.toString", PROOF), "trace in a line": ("\n  skip; trace (f p)", "\n  have trace := h\n  exact ⟨trace, g⟩"),
     "unsafeIO": ("\n  exact unsafeIO (pure h)", PROOF), "unsafeBaseIO": ("\n  have := @unsafeBaseIO\n  exact h", PROOF), "IO": ("\n  exact (IO.mkRef h).elim", PROOF),
     "plausible": ("\n  plausible", "\n  have isPlausible := h\n  exact ⟨isPlausible, g⟩"), "widget": ("\n  with_panel_widgets [X]\n    exact h", PROOF),
     "eval%": ("\n  exact eval% h", "\n  have eval := h\n  exact (fun P : p ∧ q → p => ⟨P ⟨eval, g⟩, g⟩) And.left"),
@@ -153,7 +155,7 @@ def table():
 def test_cheat_is_caught_and_near_miss_is_proved(table, name):
     cheat, near = table[name, 0], table[name, 1]
     assert cheat["verdict"] in ("failed", "rejected") and cheat["message"], cheat
-    assert near["verdict"] == "proved" and near["axioms"] == [], near
+    assert near["verdict"] == "proved" and near["axioms"] in ([], ["propext"]), near
 
 
 def test_verdicts_are_the_same_alone(table):
@@ -412,7 +414,7 @@ def test_bad_header_is_no_verdict_on_the_proof(capfd):
 @pytest.mark.parametrize("header", ["", "set_option maxHeartbeats 0", "open And\r\nset_option maxHeartbeats 0\r\n", None])
 def test_heartbeats_are_set_behind_the_header(header):
     row = {"statement": "theorem t (p q : Prop) (h : p ∧ q) (k : q → p → q) : q ∧ p ∧ q := by", "proof": "\n  simp [h]", "header": header}
-    one, none = ([a["verdict"] for a in lean_check.check([row], lean=LEAN, workers=1, heartbeats=n)] for n in (1, 0))
+    one, none = ([a["verdict"] for a in lean_check.check([row], lean=LEAN, workers=1, heartbeats=n)] for n in (5, 0))
     assert (one, none) == (["timeout"], ["proved"])
 
 
@@ -437,7 +439,7 @@ def test_what_commands_behind_a_parse_error_do_to_neighbours(seed):
     rows = [{"statement": s, "proof": p} for s, p in want]
     rng.shuffle(rows)
     got = [(a, want[a["statement"], a["proof"]]) for a in lean_check.check(rows, lean=LEAN, workers=2)]
-    assert [a for a, verdict in got if a["verdict"] != verdict] == []
+    assert [a for a, verdict in got if a["verdict"].replace("rejected", "failed") != verdict] == []
 
 
 def test_the_report_names_the_theorem():
@@ -475,10 +477,9 @@ def test_2000_mixed_attempts_get_the_same_verdicts_in_any_order():
 
 def refused(proof, statement=T):
     try:
-        lean_check.template(statement, proof, 1000)
+        return lean_check.template(statement, proof, 1000) and None
     except lean_check.Refused as e:
         return e.args[0]
-    return None
 
 
 @pytest.mark.parametrize("proof", [
@@ -486,9 +487,10 @@ def refused(proof, statement=T):
     "\n  exact f ⁻¹' {x}", "\n  exact ∑' i, f i", "\n  exact ['a', '\\n', '(']", "\n  rw (occs := .pos [1, 2]) [h]", "\n  rw (config := {occs := Occurrences.pos [2]}) [h]",
     "\n  simp (config := {decide := true, maxSteps := 10}) only [h]", "\n  norm_num (config := .unfoldSame)", "\n  linarith (config := {splitHypotheses := false})", "\n  nlinarith [f (x := a + b)]",
     "\n  simp (disch := simp [f x]) [h]", "\n  linear_combination (norm := ring_nf) 2 * h", "\n  exact f (x := a * g b) h", "\n  have := @f (x := g (h y))", "\n  refine f.g (n := k + 1) ?_",
-    "\n  exact Matrix.trace A", "\n  rw [trace A]", "\n  have trace := (trace B)", "\n  decide", "\n  simp only [stop, observe, admit, locals, propose, suggestions, hint]",
+    "\n  exact Matrix.trace A", "\n  trace \"done\"", "\n  rw [trace A]", "\n  exact fun A => trace A", "\n  have : |trace A| = 1 := h", "\n  have trace := (trace B)", "\n  decide", "\n  simp only [stop, observe, admit, locals, propose, suggestions, hint]",
     "\n  exact relabel declared registers recommended insert_toList", "\n  exact r\"\\\"", "\n  exact x.«weird name» ö", "\n  exact fun h => And.intro (a := f x) h g", "\n  aesop (add norm h)",
-    "\n  sorry", "\n  admit", "\n  exact sorryAx p", "\n  instance : Foo := x", "\n  exact a -- {\"}"])
+    "\n  sorry", "\n  admit", "\n  exact sorryAx p", "\n  universe u", "\n  have «axiom» := h.instance", "\n  exact foo (bar (x := f y))\n    (baz (n := k + 1))", "\n  have s := \"try simp (x := f 1\"",
+    "\n  simp (config := { cfg with decide := true })", "\n  exact fun h => absurd (a := p ∧ q) h g", "\n  exact a -- {\"}"])
 def test_reader_lets_pass(proof):
     assert refused(proof) is None
 
@@ -498,10 +500,10 @@ def test_reader_lets_pass(proof):
     "\n  simp +arith (x := f y)", "\n  simp only [a] (x := f y)", "\n  have k : p := by\n    simp (x := @f y)", "\n  mytactic (x := (f) y)", "\n  mytactic (x := 1) (y := `(f))", "\n  all_goals simp (x := f $ y)",
     "\n  simp (x := by exact 1)", "\n  simp (x := unsafeIO)", "\n  simp (disch := simp (x := f y))", "\n  exact by simp (x := f y)", "\n  (simp (x := f y))", "\n  a <;> [simp (x := f y); skip]",
     "\n  if h : p then simp (x := f y) else skip", "\n  · simp (x := do a)", "\n  open Foo in simp (x := f y)", "\n  exact? ", "\n  rw?", "\n  try hint", "\n  decide +native", "\n  simp (suggestions := true)",
-    "\n  exact \"{\"", "\n  exact r#\"{\"#", "\n  exact x[i]'('", "\n  exact \"\\q\"", "\n  exact '", "\n  trace s!\"x\"", "\n  let rec @[simp] k := 1", "\n  exact \"open", "\n  exact /- open",
+    "\n  exact \"{\"", "\n  exact r#\"{\"#", "\n  exact x[i]'('", "\n  exact \"\\q\"", "\n  trace s!\"x\"", "\n  first | trace h | skip", "\n  case a => trace (f h)", "\n  let rec @[simp] k := 1", "\n  exact \"open", "\n  exact /- open",
     "\n  set_option maxHeartbeats 1001 in skip", "\n  set_option trace.profiler.output \"x\" in run_cmd x"])
 def test_reader_refuses(proof):
-    assert refused(proof) or proof == "\n  exact '"
+    assert refused(proof)
 
 
 def test_lex():
@@ -523,7 +525,7 @@ def test_reading_takes_linear_time(piece):
             refused(proof, statement)
         lean_check.normal_form(text)
         return time.process_time() - start
-    assert seconds(200_000) < 60 * seconds(10_000) + 1  # 20 times the text
+    assert seconds(64_000) < 24 * seconds(8_000) + 0.5  # 8 times the text
 
 
 def test_keys_of_what_has_no_encoding():
@@ -553,7 +555,7 @@ def test_command_line(tmp_path):
 
 
 @pytest.mark.parametrize("args,stdin,say", [
-    (["-"], "{", "-:1: needs JSON"), (["-"], '{"statement": "x"}\n', "-:1: needs"), (["no such file"], "", "no such file"), ([], "", "IN.jsonl"),
+    (["-"], "{", "-:1: needs JSON"), (["-"], '{"statement": "x"}\n', "-:1: needs"), (["no such file"], "", "no such file"), ([], "", "input"),
     (["-", "--lean", "no-such-lean"], "", "not found"), (["-", "--lean", "true"], "", "is not Lean"), (["-", "--timeout", "0"], "", "above 0"),
     (["-", "--header_file", "nowhere"], "", "nowhere"), (["-", "--lean_project", "nowhere"], "", "nowhere"),
     (["-", "--out", "/no/such/dir/o"], "", "/no/such")])
@@ -570,24 +572,26 @@ def test_lean_that_does_not_fit(tmp_path):
     assert lean_check.find_lean(LEAN)[1].startswith("4.")
 
 
-def test_no_text_slips_a_command_past_the_reader(tmp_path):
-    """Random nasty text around a command: whatever the reader lets through, Lean must not run the command."""
-    rng = random.Random(5)
-    pieces = ["'", '"', "\\", "{", "}", "s!", "r", "#", 'r"', "«", "»", "/-", "-/", "--", "\n", " ", "a", "0b", "1e", ".", "∑", "⁻¹", "''", "é", "(", ")",
-              "`", "exact", "x'", "!", "?", "@", "'a'", "'\\n'", '"b"', "/-- d -/", "--/", "/-/", "'\"'", "'('", "⟨", "⟩", "λ", "₁", "·", "<;>", "α", "1_0", "h1", "x_", "«a».", "y'z'"]
-    source, marks = "", {}
-    while len(marks) < 1500:
+def test_random_text_that_makes_lean_run_a_command_is_noticed(tmp_path):
+    rng, judged, source, start, ran = random.Random(5), [], "", 0, 0
+    pieces = ["'", '"', "\\", "}", "s!", "r", "#", "«", "»", "/-", "-/", "--", "\n", " ", "a", "0b", "1e", ".", "∑", "⁻¹", "''", "é", "(", ")", "`", "exact", "x'", "!", "?", "@", "'a'",
+              "'\\n'", '"b"', "/-- d -/", "--/", "/-/", "'\"'", "'('", "⟨", "⟩", "λ", "₁", "·", "<;>", "α", "1_0", "h1", "x_", "«a».", "y'z'", "exact :="]
+    while len(judged) < 1000:
         parts = rng.choices(pieces, k=rng.randint(1, 9))
-        parts.insert(rng.randint(0, len(parts)), f" axiom Z{len(marks)} : Type ".strip(rng.choice(["", " "])))
-        parts = ['"', *parts, '"'] if rng.random() < 0.3 else parts
+        parts.insert(rng.randint(0, len(parts)), f" opaque Z{len(judged)} : Type ".strip(rng.choice(["", " "])))
         with contextlib.suppress(lean_check.Refused):
-            source += lean_check.template("theorem t : True := by", "".join(parts)).replace("\0", f"N{len(marks)}")
-            source += f"#check Z{len(marks)}\n"
-            marks[source.count("\n")] = "".join(parts)
-    (tmp_path / "a.lean").write_text(source)
+            source += lean_check.template("theorem t : True := by", " " + "".join(parts)).replace("\0", f"N{len(judged)}")
+            judged.append((source.count("\n"), f"Z{len(judged)}", "".join(parts)))
+    (tmp_path / "a.lean").write_text(source + "".join(f"#check @{z}\n" for _, z, _ in judged))
     got = subprocess.run([*LEAN.split(), "--json", "-DmaxErrors=0", tmp_path / "a.lean"], capture_output=True, text=True)
-    seen = {m["pos"]["line"]: m["severity"] for m in map(json.loads, got.stdout.splitlines()) if m["pos"]["line"] in marks}
-    assert [marks[n] for n in marks if seen.get(n) != "error"] == []
+    messages = list(map(json.loads, got.stdout.splitlines()))
+    exist = {m["data"].split()[0].strip("@") for m in messages if m["pos"]["line"] > judged[-1][0] and m["severity"] != "error"}
+    for line, z, text in judged:
+        mine, start = [m for m in messages if start < m["pos"]["line"] < line], line
+        if z in exist and any(m["pos"]["line"] == line and m["severity"] == "information" for m in messages):  # without a report it runs alone
+            assert (ran := ran + 1) and lean_check.went_on(mine), text
+    assert ran > 10
+
 
 # ----------------------------------------------------------------------------------------------------------- reward.py
 
@@ -2019,3 +2023,231 @@ def test_cheats_are_parsed_and_seen(source):
                                  f"depends on axioms: {wanted}")
     if wanted == "[sorryAx]":
         assert ("warning", "declaration uses `sorry`") in [(s, data) for s, _, data in found]
+
+
+# --------------------------------------- on a GPU of 80 GB: python -m pytest -q -s -m gpu test_stp.py; -s shows the figures
+# Work is done in child processes, as in a run. STP_GPU_TESTS=cpu: the same in small on a CPU, to try the tests themselves.
+
+CUDA = torch.cuda.is_available()
+DEVICE = "cuda" if CUDA else "cpu"
+TEXTS = ["theorem t (a b : Prop) : " * 3, "a → b → a ∧ b", "theorem t (a b c d : Prop) (_ : a ∧ b) : b := by\n" * 9]
+with warnings.catch_warnings():  # no configuration file declares the marker
+    warnings.simplefilter("ignore")
+    MARK = pytest.mark.gpu
+
+
+def gpu(test, needs_vllm=False):
+    test = pytest.mark.skipif(needs_vllm and importlib.util.find_spec("vllm") is None, reason="vllm is not installed")(test)
+    return MARK(pytest.mark.skipif(not CUDA and os.environ.get("STP_GPU_TESTS") != "cpu", reason="no CUDA device")(test))
+
+
+def gpu_args(model, out, *flags):
+    return stp.parse_args(["--preset", "tiny", "--engine", "hf", "--procs", "1", "--lora_r", "64", "--model", str(model), "--out", str(out), *flags])
+
+
+def in_child(function, out, *job):
+    """What function(*job), the last of job being the flags, returns in a process of its own."""
+    with stp.processes(tell, 1, function, out / "told.json", *job):
+        pass
+    print(f"\n{function.__name__}: {(out / 'told.json').read_text()}")
+    return json.loads((out / "told.json").read_text())
+
+
+def tell(rank, n, function, path, *job):
+    path.write_text(json.dumps(function(*job)))
+
+
+def free_share(args):
+    return torch.cuda.mem_get_info()[0] / torch.cuda.mem_get_info()[1] if CUDA else 1.0
+
+
+def random_llama(layers, args):
+    """Of DeepSeek-Prover-V1.5's shape (6.9B with 30 layers), with the tiny tokenizer."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+    d, inner, vocabulary, head = (4096, 11008, 102400, 128) if CUDA else (128, 256, 446, 32)
+    config = LlamaConfig(hidden_size=d, intermediate_size=inner, vocab_size=vocabulary, num_attention_heads=d // head, num_hidden_layers=layers,
+                         max_position_embeddings=4096, eos_token_id=1)
+    shutil.copytree(f"{HERE}/tiny/base", args.model)
+    torch.manual_seed(0)
+    with torch.device(DEVICE):
+        LlamaForCausalLM._from_config(config, dtype=torch.bfloat16).save_pretrained(args.model)
+
+
+@pytest.fixture(scope="module")
+def llamas(tmp_path_factory):
+    root = tmp_path_factory.mktemp("llamas")
+    for name, layers in (("small", 3), ("large", 30 if CUDA else 4)):
+        in_child(random_llama, root, layers, gpu_args(root / name, root))
+    yield root
+    assert in_child(free_share, root, gpu_args("m", root)) > 0.92  # after it all: what vLLM asks for
+    shutil.rmtree(root)
+
+
+@gpu
+def test_gpu_child_sees_one_device(llamas, tmp_path):
+    torch.zeros(1, device=DEVICE)  # this process holds a context
+    args = gpu_args(llamas / "small", tmp_path)
+    assert in_child(look_around, tmp_path, str(tmp_path), args) == [int(CUDA), "nccl" if CUDA else "gloo", 3.0]
+    stp.check_model(args)  # the tokenizer's round trip
+
+
+def look_around(folder, args):
+    stp.join_group(0, 1, folder, args)
+    torch.distributed.all_reduce(value := torch.full((1,), 3.0, device=DEVICE))
+    told = [torch.cuda.device_count(), torch.distributed.get_backend(), value.item()]
+    torch.distributed.destroy_process_group()
+    return told
+
+
+@gpu
+def test_gpu_training_step(llamas, tmp_path):
+    losses = in_child(time_steps, tmp_path, gpu_args(llamas / "large", tmp_path))["losses"]
+    assert losses[-1] < losses[0]
+
+
+def time_steps(args, rows=8, length=1024 if CUDA else 32):
+    model, draw, losses, start = stp.trainable_model(None, args), random.Random(0), [], 0
+    params = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(params, lr=args.lr, fused=True)
+    batch = [([draw.randrange(2, 400) for _ in range(length)], length // 4, 1.0) for _ in range(rows)]
+    for _ in range(5):
+        losses.append(stp.accumulate_gradients(model, params, batch, 0, 1, args))  # .item() waits for the GPU
+        start = start or time.time()  # the first is a warm-up
+        optimizer.step()
+    seconds, peak = (time.time() - start) / 4, torch.cuda.max_memory_allocated() / 1e9 if CUDA else 0
+    return {"losses": losses, "tokens": rows * length, "seconds": seconds, "tokens/s": rows * length / seconds, "peak GB": peak}
+
+
+@gpu
+def test_gpu_numbers(llamas, tmp_path):
+    """Padding changes no logits, the merged model is the adapter's (KL), embeddings in bf16 are those in fp32."""
+    args = gpu_args(llamas / "small", tmp_path)
+    stp.train(f"{tmp_path}/m", None, [{"prompt": "", "target": text} for text in TEXTS], args, 1e-4, epochs=10)
+    told = in_child(compare, tmp_path, stp.embed(f"{tmp_path}/e.pt", TEXTS, None, args).tolist(), f"{tmp_path}/m", args)
+    assert max(told["left"], told["right"]) < 0.1 and told["cosine"] > 0.995 and told["merged"] < 0.1 * told["base"] > 1e-4
+
+
+@torch.inference_mode()
+def compare(embedded, policy, args):
+    import peft
+    net, tokenizer, told = stp.load_model(args.model).eval(), stp.load_tokenizer(args.model), {}
+    rows = [stp.encode_prompt(tokenizer, text) for text in TEXTS]
+
+    def logits(model, ids=(rows[0],), **how):
+        return model(torch.as_tensor(ids, device=DEVICE), **how).logits.float()
+    alone = [logits(net, [row])[0, -1] for row in rows]
+    for side in ("left", "right"):  # as in sampling, as in training
+        ids, mask = stp.pad(rows, DEVICE, side)
+        padded = logits(net, ids, attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp(min=0))
+        told[side] = max(((padded[i, -1 if side == "left" else len(row) - 1] - a).abs().max() / a.std()).item()
+                         for i, (row, a) in enumerate(zip(rows, alone, strict=True)))
+    others = {"base": logits(net), "merged": logits(stp.load_model(f"{policy}/merged").eval())}
+    p = logits(peft.PeftModel.from_pretrained(net, f"{policy}/adapter").eval()).log_softmax(-1)
+    told |= {name: (p.exp() * (p - other.log_softmax(-1))).sum(-1).mean().item() for name, other in others.items()}
+    net = stp.load_model(args.model, full=True).eval().model
+    exact = torch.stack([net(torch.tensor([row], device=DEVICE)).last_hidden_state[0].mean(0) for row in rows])
+    return {**told, "cosine": torch.cosine_similarity(exact.cpu(), torch.tensor(embedded)).min().item()}
+
+
+@gpu
+def test_gpu_reweighting(n=7000 if CUDA else 70, m=65_000 if CUDA else 650):
+    e, u, start = torch.randn(n, 4096, device=DEVICE), torch.randn(m, 4096, device=DEVICE), time.time()
+    w = reward.reweight(e, u)  # in this process, as in a run
+    print(f"\nreweighting {n} by {m}: {time.time() - start:.1f} s")
+    assert abs(w.mean().item() - 1) < 1e-6 and w.max() <= 4
+    del e, u
+    torch.cuda.empty_cache()
+
+
+@gpu
+def test_gpu_killed_child_gives_memory_back(tmp_path):
+    args = gpu_args("m", tmp_path)
+    before = in_child(free_share, tmp_path, args)
+    with pytest.raises(InterruptedError), stp.processes(hold, 1, tmp_path / "held", args) as alive:
+        while alive() and not (tmp_path / "held").exists():
+            time.sleep(0.1)
+        assert in_child(free_share, tmp_path, args) < before - 0.1 or not CUDA
+        raise InterruptedError("the child is killed")
+    assert in_child(free_share, tmp_path, args) > before - 0.01
+
+
+def hold(rank, n, path, args):
+    block = torch.zeros(20 * 2**30 if CUDA else 1, dtype=torch.uint8, device=DEVICE)
+    path.touch()
+    time.sleep(600 + block[0].item())
+
+
+def gpu_loop(out, *flags):
+    """Metrics of a run of the whole script on cut-down data, in the folder run/."""
+    lines = [(r, r["proof"].count("\n")) for r in stp.read_jsonl(f"{HERE}/tiny/library.jsonl")]
+    stp.write_jsonl(f"{out}/library.jsonl", [r for r, n in lines if n <= 3][:250])
+    stp.write_jsonl(f"{out}/given.jsonl", [r for r, n in lines if n == 5][:24])
+    result = subprocess.run([sys.executable, f"{HERE}/stp.py", "--preset", "tiny", "--library", f"{out}/library.jsonl", "--statements",
+                             f"{out}/given.jsonl", "--samples", "2", "--max_new", "96", "--epochs", "1", "--no_retrain", "--out",
+                             f"{out}/run", *flags], capture_output=True, text=True, timeout=900)
+    print(f"\n{result.stdout}{result.stderr}")
+    assert result.returncode == 0 and not [bad for bad in ("it/s", "semaphore") if bad in result.stderr]
+    rows = list(stp.read_jsonl(f"{out}/run/metrics.jsonl"))
+    print(*({k: r[k] for k in ("proved", "sample_tokens_per_second", "train_tokens_per_second", "seconds")} for r in rows), sep="\n")
+    return rows
+
+
+@pytest.fixture(scope="module")
+def gpu_run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("gpu")
+    return out / "run", gpu_loop(out, "--engine", "hf", "--iters", "2")
+
+
+@gpu
+def test_gpu_loop(gpu_run):
+    folder, (a, b) = gpu_run
+    assert a.keys() == b.keys() and b["proved"] > 0 and a["loss"] and a["proofs"] == 2 * 4 * a["given"]
+    assert (folder / "iter_01/model/merged/model.safetensors").exists()
+
+
+def sampled(engine, model, out, n, *flags):
+    """Completions by stp.sample, a list for each statement."""
+    rows = [{"prompt": stp.prover_prompt(r["statement"], ""), "n": n} for r in list(stp.read_jsonl(f"{HERE}/tiny/library.jsonl"))[:20]]
+    out.mkdir()
+    args = gpu_args(model, out, "--engine", engine, "--max_new", "64", *flags)
+    return [texts for _, texts in stp.sample(str(out / engine), rows, None, args, Counter())]
+
+
+@functools.partial(gpu, needs_vllm=True)
+def test_gpu_vllm_samples(gpu_run, tmp_path):
+    """Greedy as transformers does; each EOS id of the model's folder ends; n samples have n seeds. Three engines start and end."""
+    model, greedy = tmp_path / "m", ("--temperature", "0")
+    shutil.copytree(gpu_run[0] / "sft/merged", model)
+    (long, _), *_ = plain = sampled("vllm", model, tmp_path / "a", 2, *greedy)
+    same = [a == b for a, b in zip(plain, sampled("hf", model, tmp_path / "b", 2, *greedy), strict=True)]
+    print(f"greedy: {sum(same)} of {len(same)} equal")  # in bf16 two kernels may part at a tie
+    assert sum(same) > 0.7 * len(same) and len(set(map(tuple, plain))) > 5
+    end = stp.load_tokenizer(model)(long, add_special_tokens=False).input_ids[2]
+    (model / "generation_config.json").write_text(json.dumps({"eos_token_id": [1, end]}))
+    cut = sampled("vllm", model, tmp_path / "c", 2, *greedy)[0]
+    assert cut == sampled("hf", model, tmp_path / "d", 2, *greedy)[0] and len(cut[0]) < len(long) and long.startswith(cut[0])
+    assert max(len(set(texts)) for texts in sampled("vllm", model, tmp_path / "e", 32, "--temperature", "2")) > 8
+
+
+@functools.partial(gpu, needs_vllm=True)
+@pytest.mark.parametrize("sequences", [128, 256, 512, 1024])
+def test_gpu_vllm_throughput(llamas, sequences, tmp_path):
+    args = gpu_args(llamas / "large", tmp_path, "--max_prompt", "256", "--max_new", "128" if CUDA else "16")
+    assert in_child(throughput, tmp_path, sequences, args)["tokens"] > 0.5 * 16 * args.max_new
+
+
+def throughput(sequences, args):
+    start, draw, ours = time.time(), random.Random(0), stp.sequences_at_once(args.model, args) if CUDA else 0
+    stp.sequences_at_once = lambda model, args: sequences
+    engine, ready = stp.vllm_engine(args.model, stp.load_tokenizer(args.model), args), time.time()
+    rows = [(i, [draw.randrange(2, 400) for _ in range(200)], 16) for i in range(64 if CUDA else 2)]
+    tokens = sum(len(ids) for _, ids in engine(rows, 0))
+    return {"max_num_seqs": sequences, "ours": ours, "tokens": tokens, "tokens/s": tokens / (time.time() - ready), "start": ready - start}
+
+
+@functools.partial(gpu, needs_vllm=True)
+@pytest.mark.parametrize("model", ["", *filter(None, [os.environ.get("STP_GPU_MODEL")])])
+def test_gpu_vllm_loop(model, tmp_path):
+    """STP_GPU_MODEL: folder of a real language model, to see whether it learns."""
+    rows = gpu_loop(tmp_path, "--engine", "vllm", *(["--iters", "3", "--model", model] if model else ["--iters", "1"]))
+    assert rows[-1]["proved"] > 0 and rows[-1]["loss"] < 2

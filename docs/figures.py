@@ -6,25 +6,34 @@
   python docs/figures.py drift --out drift.png               how the conjectures change over iterations
   python docs/figures.py pack out/* --out docs/runs.jsonl    the one file of runs behind the README's figures
   python docs/figures.py reward --out docs/reweighting.png   greedy weights beside an exact LP: cost, seconds
+  python docs/figures.py lean                                the checker's speed beside that of bare Lean
 
 A run is a run folder of stp.py. Runs whose names differ only in a number at the end (stp_0, stp_1) are of one
 arm; the number is the seed. Runs of one seed start from the same SFT model and so make pairs.
 progress, drift and reward need matplotlib; reward needs scipy too.
 """
 import argparse
+import contextlib
 import itertools
 import json
 import math
 import os
 import re
+import shlex
+import statistics
+import subprocess
 import sys
+import tempfile
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import numpy as np
 
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+import lean_check  # noqa: E402
+
 PHASES = ("conjecture", "prove", "reward", "train")  # of an iteration's seconds; others are parts of these
 NEEDED = ("iteration", "given", "proved", "proofs", "tokens", "hist_given", "hist_conjectures", "seconds",
           "kept")
@@ -273,7 +282,6 @@ def clusters(n, m, d):
 def reward(args):
     """Compare greedy and uniform weights with an exact LP, and draw them for two clusters."""
     import torch
-    sys.path.insert(0, str(HERE.parent))
     from reward import reweight
     device = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -316,7 +324,101 @@ def draw_reweighting(path, greedy, kappa=2.0):
 
 # ------------------------------------------------------------------------------------------------------- lean
 
-# >>>>> paste the checker's benchmark, `lean(args)`, here; its command below; a line in the docstring <<<<<
+STATEMENT = "theorem t1 (p q r : Prop) (h : p ∧ q) (g : q → r) : r ∧ p := by"
+RIGHT, WRONG = "\n  have a{} := h.2\n  exact ⟨g a{}, h.1⟩", "\n  have a{} := h.2\n  exact ⟨h.1, g a{}⟩"
+HANG = {"statement": STATEMENT, "proof": "\n  repeat (first | (have a := 1) | skip)"}
+FAKE = '''#!PYTHON
+import json, re, sys, time
+if "--version" in sys.argv:
+    print("Lean (version 4.20.0, x86_64-unknown-linux-gnu, commit 0, Release)")
+    sys.exit(0)
+hang = False
+for n, line in enumerate(open(sys.argv[-1]), 1):
+    hang = hang or "hang" in line
+    if m := re.match('#print (?:axioms )?"?([^"\\\\n]*)', line):
+        time.sleep(9999 if hang else SECONDS)
+        data = m[1] if '"' in line else f"'{m[1]}' does not depend on any axioms"
+        pos = {"line": n, "column": 0}
+        print(json.dumps({"severity": "information", "pos": pos, "data": data}), flush=True)
+'''
+
+
+def attempts(n, wrong=False):
+    """n different attempts; wrong: every other proof is wrong."""
+    return [{"statement": STATEMENT, "proof": (WRONG if wrong and i % 2 else RIGHT).replace("{}", str(i))}
+            for i in range(n)]
+
+
+def checked(rows, workers, lean, **limits):
+    """Seconds of the checker on rows; it must find what is right, what is wrong, what hangs."""
+    start = time.monotonic()
+    found = Counter(a["verdict"] for a in lean_check.check(rows, lean=lean, workers=workers, **limits))
+    seconds = time.monotonic() - start
+    assert found["crashed"] == found["rejected"] == 0 and found["timeout"] == rows.count(HANG), found
+    return seconds
+
+
+def bare(rows, copies, lean):
+    """Seconds of bare Leans, copies of them side by side, each on one file with all rows."""
+    text = "".join(lean_check.template(a["statement"], a["proof"]).replace("\0", f"X{i}")
+                   for i, a in enumerate(rows))
+    with tempfile.NamedTemporaryFile("w", suffix=".lean") as f:
+        f.write(text)
+        f.flush()
+        start, command = time.monotonic(), [*lean_check.find_lean(lean)[0], f.name]
+        processes = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for _ in range(copies)]
+        for process in processes:
+            process.wait()
+        return time.monotonic() - start
+
+
+def utilisation(workers=16, n=36_000, seconds=0.01, timeout=4.0, share=0.003):
+    """Share of the workers' time in which a fake Lean is at work: n attempts, a share of which hangs."""
+    step = round(1 / share)
+    rows = [HANG | {"proof": f"\n  hang{i}"} if i % step == 7 else a for i, a in enumerate(attempts(n))]
+    hanging = sum("hang" in a["proof"] for a in rows)
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        path = os.path.join(folder, "lean")
+        with open(path, "w") as f:
+            f.write(FAKE.replace("PYTHON", sys.executable).replace("SECONDS", str(seconds)))
+        os.chmod(path, 0o755)
+        start = time.monotonic()
+        checked_rows = lean_check.check(rows, lean=path, workers=workers, timeout=timeout)
+        found = Counter(a["verdict"] for a in checked_rows)
+        wall = time.monotonic() - start
+    assert found == {"proved": n - hanging, "timeout": hanging}, found
+    return ((n - hanging) * seconds + hanging * timeout) / workers / wall
+
+
+def lean(args):
+    """Prints the checker's speed beside that of bare Lean: medians of rounds in which the arms take turns."""
+    workers = args.workers or len(os.sched_getaffinity(0))
+    good, half = attempts(1000 * workers), attempts(1000 * workers, wrong=True)
+
+    def marginal(copies):  # proofs/s of bare Leans beyond their start
+        return 500 * copies / (bare(good[:600], copies, args.lean) - bare(good[:100], copies, args.lean))
+
+    rows = [(workers / bare(good[:1], workers, args.lean), marginal(workers),
+             len(good) / checked(good, workers, args.lean), len(half) / checked(half, workers, args.lean))
+            for _ in range(args.rounds)]
+    one, beside, right, mixed = (list(arm) for arm in zip(*rows, strict=True))
+
+    def show(name, values):
+        print(f"{name:66} {statistics.median(values):8.2f}  ({min(values):.2f} to {max(values):.2f})")
+
+    print(f"{workers} workers, {len(good)} proofs, medians of {args.rounds} rounds (and the range), proofs/s")
+    show("one Lean process a proof, all workers", one)
+    show("as many bare Leans as workers, beyond their start", beside)
+    show("this checker, all proofs right", right)
+    show("  ratio to one process a proof", [a / b for a, b in zip(right, one, strict=True)])
+    show("  ratio to as many bare Leans", [a / b for a, b in zip(right, beside, strict=True)])
+    show("this checker, every other proof wrong (second pass included)", mixed)
+    show("  ratio to one process a proof", [a / b for a, b in zip(mixed, one, strict=True)])
+    slow = [checked([*good[:500], HANG, *good[500:1000]], workers, args.lean, timeout=5.0, heartbeats=0)
+            - checked(good[:1000], workers, args.lean) for _ in range(args.rounds)]
+    show("1 proof of 1,000 hangs, timeout 5 s: seconds more", slow)
+    show("utilisation: 16 workers, a fake Lean, 0.3% at the limit", [utilisation()])
 
 
 # ---------------------------------------------------------------------------------------------- command line
@@ -336,7 +438,12 @@ def main(argv=None):
             command.add_argument("--runs", metavar="FILE", help="file made by pack (docs/runs.jsonl)")
         if output:
             command.add_argument("--out", default=output, metavar="FILE", help="file to write (%(default)s)")
-    # >>>>> paste the command `lean` here <<<<<
+    command = commands.add_parser("lean", help=lean.__doc__, description=lean.__doc__)
+    command.set_defaults(function=lean)
+    command.add_argument("--lean", default=shlex.join([sys.executable, str(HERE.parent / "tiny" / "lean")]),
+                         metavar="COMMAND", help="Lean command (%(default)s)")
+    command.add_argument("--workers", type=int, default=0, metavar="N", help="Lean processes; 0: one a core")
+    command.add_argument("--rounds", type=int, default=3, metavar="N", help="rounds (%(default)s)")
     args = parser.parse_args(argv)
     try:
         args.function(args)
