@@ -1171,6 +1171,9 @@ def is_text(value):
     return isinstance(value, str) and not re.search("[\ud800-\udfff]", value)
 
 
+MODIFIERS = ("private", "protected", "nonrec")  # of a theorem: they mean nothing for it alone
+
+
 def read_statement(text):
     """Lean text that ends in a theorem -> (what stands before it, the statement, ending in ":= by").
 
@@ -1185,8 +1188,8 @@ def read_statement(text):
     if not theorems:
         raise lean_check.Refused("malformed", "no theorem or lemma")
     at = first = theorems[-1]
-    while words[:first] and (words[first - 1] in ("private", "protected", "nonrec", "]")):
-        first -= 3 if words[first - 1] == "]" else 1  # @[...], as tokens outside brackets
+    while first and (words[first - 1] in MODIFIERS or words[max(first - 3, 0):first] == ["@", "[", "]"]):
+        first -= 1 if words[first - 1] in MODIFIERS else 3
     start = next(t[2] for t in tokens if t[2] > (top[first - 1][2] if first else -1))  # of its comments
     before = re.sub(r"^(\s*(?:open|set_option|variable)\b[^\n]*?)\s+in\b", r"\1", text[:start], flags=re.M)
     complete = all({":=", "|"} & set(words[i:j]) for i, j in itertools.pairwise(theorems))
@@ -1403,7 +1406,8 @@ def run_folder(data, args):
 def settle(path, data, args):
     """Writes config.json, or compares with it: places may change, and what touches no number."""
     free = {"out", "iters", "procs", "gpus", "dry_run", "eval", "samples", "lean_workers", "no_retrain",
-            "lean", "lean_project", "tokens_per_second", "train_tokens_per_second", "lean_seconds", "skip_bad"}
+            "lean", "lean_project", "tokens_per_second", "train_tokens_per_second", "lean_seconds",
+            "skip_bad"}
     content = {"statements": data.given, "library": data.library, "sft": data.sft,
                "model": file_digests(args.model)}
     now = {f"--{k}": v for k, v in vars(args).items() if k not in {*free, *content}}

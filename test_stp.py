@@ -819,6 +819,7 @@ def test_statement_endings(tmp_path, end):
     ("open And in\nset_option maxRecDepth 99 in\n-- a\n" + B, "open And\nset_option maxRecDepth 99\n", "-- a\n" + B),
     ("open And in\ndef d : Prop := True\n\n" + B, "open And\ndef d : Prop := True\n\n", B),
     ("theorem l : True := True.intro\n\n" + B, "theorem l : True := True.intro\n\n", B),
+    ("variable {V : Type} [Inhabited V]\n" + B, "variable {V : Type} [Inhabited V]\n", B),
     ("theorem l : True → True\n| h => h\n@[simp] " + B, "theorem l : True → True\n| h => h\n", B)])
 def test_what_stands_before_a_theorem(tmp_path, text, before, statement):
     want = {"name": "a", "split": "all", "statement": statement + " := by", **({"header": "D\n" + before} if before else {})}

@@ -282,6 +282,7 @@ def clusters(n, m, d):
 def reward(args):
     """Compare greedy and uniform weights with an exact LP, and draw them for two clusters."""
     import torch
+
     from reward import reweight
     device = "cuda" if torch.cuda.is_available() else "cpu"
 
