@@ -24,9 +24,10 @@ import subprocess
 import sys
 import threading
 import time
+import types
 import warnings
 import zipfile
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from pathlib import Path
 
 import pytest
@@ -1331,7 +1332,7 @@ def test_two_processes_train_as_one(small, tmp_path):
     for procs in (1, 2):
         _, told = stp.train(f"{tmp_path}/{procs}", None, examples, variant(args, procs=procs, batch_size=17, tokens_per_step=300), 1e-3, 2)
         assert told["steps"] == 6 and told["loss"] > 0
-        assert {*os.listdir(tmp_path / str(procs))} - {"address"} == {"adapter", "merged", "training.json"}
+        assert {*os.listdir(tmp_path / str(procs))} - {"port"} == {"adapter", "merged", "training.json"}
     one, two = (tensors(f"{tmp_path}/{procs}/adapter") for procs in (1, 2))
     assert max((one[k] - two[k]).abs().max() for k in one) < 2e-5
     assert all(torch.count_nonzero(v) for k, v in one.items() if "lora_B" in k)  # B starts at zero: everything was trained
@@ -1360,9 +1361,9 @@ def test_nan_and_a_killed_process_end_training(small, tmp_path):
         stp.train(f"{tmp_path}/a", None, [{**examples[0], "weight": math.nan}], variant(args, procs=1), 1e-3)
 
     def kill():
-        while not os.path.exists(f"{tmp_path}/a.tmp/address"):
+        while len(multiprocessing.active_children()) < 2:
             time.sleep(0.05)
-        time.sleep(1)
+        time.sleep(3)
         os.kill(max(p.pid for p in multiprocessing.active_children()), signal.SIGKILL)
     threading.Thread(target=kill, daemon=True).start()
     with pytest.raises(FAILED, match="process 1 terminated with signal SIGKILL"):
@@ -1410,60 +1411,58 @@ def test_vllm_samples_as_transformers(small, tmp_path):
     assert texts("a", many, engine="vllm") == sampled  # seeds come from the shard's name
 
 
-def vllm_calls(source):
-    """What stp.vllm_engine uses of vLLM, read from its source: (where it must be defined, name) pairs."""
-    used, opened = set(), {}
-    function = next(f for f in ast.parse(source).body if getattr(f, "name", "") == "vllm_engine")
-    for node in ast.walk(function):
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):  # dictionaries passed as **name
-            keys = [k.value for d in ast.walk(node.value) if isinstance(d, ast.Dict) for k in d.keys]
-            opened.setdefault(node.targets[0].id, []).extend(keys)
-    for node in ast.walk(function):
-        if isinstance(node, ast.Call):
-            callee = getattr(node.func, "attr", getattr(node.func, "id", ""))
-            if callee in ("LLM", "SamplingParams", "generate"):
-                for k in node.keywords:
-                    used |= {(callee, name) for name in ([k.arg] if k.arg else opened[k.value.id])}
-            if callee == "generate":
-                used |= {("TokensPrompt", k.value) for d in ast.walk(node.args[0]) if isinstance(d, ast.Dict) for k in d.keys}
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in ("out", "c"):
-            used.add(({"out": "RequestOutput", "c": "CompletionOutput"}[node.value.id], node.attr))
-        if isinstance(node, ast.Constant) and str(node.value).startswith("VLLM_"):
-            used.add(("environment_variables", node.value))
-    return used
+class Seen:
+    """Stands for anything of vllm: notes under `where` the names by which it is asked, and gives what `known` holds for them."""
+    def __init__(self, where, used, **known):
+        self.where, self.used, self.known = where, used, known
+
+    def __getattr__(self, name):
+        self.used.add((self.where, name))
+        return self.known[name]
 
 
-def vllm_defines(root):
-    """Names that the sources of a vLLM define, as far as vllm_calls may ask for them; nothing is imported."""
-    files = [root / f for f in ("entrypoints/llm.py", "engine/arg_utils.py", "sampling_params.py", "outputs.py", "envs.py")]
-    files += [f for f in (root / "inputs").iterdir() if f.name.endswith(".py")]
-    defined = {}
-    for node in (node for f in files for node in ast.parse(f.read_text(encoding="utf-8")).body):
-        if isinstance(node, ast.ClassDef):
-            names = {n.target.id for n in node.body if isinstance(n, ast.AnnAssign)}
-            for f in (n for n in node.body if isinstance(n, ast.FunctionDef)):
-                arguments = {a.arg for a in f.args.args + f.args.kwonlyargs}
-                names |= arguments if f.name == "__init__" else set()
-                defined.update({f.name: arguments} if (node.name, f.name) == ("LLM", "generate") else {})
-            defined[node.name] = names
-        elif isinstance(node, ast.AnnAssign) and node.target.id == "environment_variables":
-            defined["environment_variables"] = {n.value for n in ast.walk(node) if isinstance(n, ast.Constant)}
-    defined["LLM"] |= defined["EngineArgs"]  # the constructor hands on what it does not name
-    return defined
+def test_vllm_signatures(tmp_path, monkeypatch):
+    """All that stp.vllm_engine uses is in vllm's sources: of the wheel $VLLM_WHEEL (CUDA's cannot be run here), else of the installed one."""
+    used, before = set(), dict(os.environ)
 
+    def note(where):
+        return lambda *args, **named: used.update((where, name) for name in named) or made(where, args, named)
 
-def test_vllm_signatures():
-    """Of the wheel that $VLLM_WHEEL names (CUDA's cannot be run here), else of the installed vllm."""
+    def made(where, args, named):
+        if where == "SamplingParams":
+            return named
+        if where == "LLM":
+            return argparse.Namespace(generate=note("generate"))
+        used.update(("TokensPrompt", name) for row in args[0] for name in row)
+        return [Seen("RequestOutput", used, outputs=[Seen("CompletionOutput", used, token_ids=[5, 6, 1, 7])] * p["n"]) for p in args[1]]
+    vllm = types.SimpleNamespace(LLM=note("LLM"), SamplingParams=note("SamplingParams"))
+    monkeypatch.setitem(sys.modules, "vllm", vllm)
+    monkeypatch.setattr(os, "environ", dict(before))
+    for gpus, temperature in (0, 1.0), (1, 0.0):  # cut at the end of sequence, and greedy samples are copies
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (8e10, 8e10))
+        args = variant(flags(tmp_path), gpus=gpus, temperature=temperature)
+        engine = stp.vllm_engine(BASE, stp.load_tokenizer(BASE), args)
+        assert list(engine([(3, [4, 4], 2), (8, [4], 1)], 1)) == [(3, [5, 6])] * 2 + [(8, [5, 6])]
+    used |= {("environment_variables", name) for name in os.environ.keys() - before.keys()}
+    assert len(used) > 15 and {where for where, _ in used} == {
+        "LLM", "SamplingParams", "generate", "TokensPrompt", "RequestOutput", "CompletionOutput", "environment_variables"}
+    monkeypatch.undo()
     wheel, spec = os.environ.get("VLLM_WHEEL"), importlib.util.find_spec("vllm")
     if not wheel and not spec:
         pytest.skip("no vllm; .ci/run has one")
-    defined = vllm_defines(zipfile.Path(wheel, "vllm/") if wheel else Path(spec.submodule_search_locations[0]))
-    source = Path(stp.__file__).read_text()
-    assert len(vllm_calls(source)) > 15
-    assert [(where, name) for where, name in vllm_calls(source) if name not in defined[where]] == []
-    wrong = source.replace("top_k=0", "top_j=0").replace("c.token_ids", "c.ids").replace('"kv_cache_memory_bytes"', '"kv_bytes"')
-    assert vllm_calls(wrong) - {(w, n) for w in defined for n in defined[w]} == {
-        ("SamplingParams", "top_j"), ("CompletionOutput", "ids"), ("LLM", "kv_bytes")}
+    root, defined = zipfile.Path(wheel, "vllm/") if wheel else Path(spec.submodule_search_locations[0]), defaultdict(set)
+    files = [root / f for f in ("entrypoints/llm.py", "engine/arg_utils.py", "sampling_params.py", "outputs.py", "envs.py")]
+    for node in (node for f in [*files, *(root / "inputs").iterdir()] if f.name.endswith(".py") for node in ast.parse(f.read_text("utf-8")).body):
+        if isinstance(node, ast.ClassDef):
+            defined[node.name] |= {n.target.id for n in node.body if isinstance(n, ast.AnnAssign)}
+            for f in (n for n in node.body if isinstance(n, ast.FunctionDef)):
+                name = {"__init__": node.name, "generate": "generate"}.get(f.name, "")
+                defined[name] |= {a.arg for a in f.args.args + f.args.kwonlyargs}
+        elif isinstance(node, ast.AnnAssign) and node.target.id == "environment_variables":
+            defined["environment_variables"] = {n.value for n in ast.walk(node) if isinstance(n, ast.Constant)}
+    defined["LLM"] |= defined["EngineArgs"]  # the constructor hands on what it does not name
+    assert [(where, name) for where, name in used if name not in defined[where]] == []
+    assert ("SamplingParams", "top_k") in used and "top_j" not in defined["SamplingParams"] and "kv_bytes" not in defined["LLM"]
 
 
 # ------------------------------------------------------------------------------------- stp.py: run folder, evaluation
