@@ -50,6 +50,7 @@ import random
 import re
 import shlex
 import shutil
+import signal
 import sys
 import threading
 import time
@@ -571,8 +572,10 @@ def processes(function, n, *job):
     """
     if not job[-1].gpus:  # beside GPUs a package that is imported here might look for them too early
         multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOAD)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Ctrl-C is for this process: it ends the others
     context = torch.multiprocessing.start_processes(child, (function, n, *job), n, join=False, daemon=True,
                                                     start_method="forkserver")
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     try:
         yield lambda: not context.join(timeout=0.02)
         while not context.join():

@@ -2092,7 +2092,7 @@ def test_gpu_child_sees_one_device(llamas, tmp_path):
 
 
 def look_around(folder, args):
-    stp.join_group(0, 1, folder, args)
+    stp.join_group(0, 1, folder)
     torch.distributed.all_reduce(value := torch.full((1,), 3.0, device=DEVICE))
     told = [torch.cuda.device_count(), torch.distributed.get_backend(), value.item()]
     torch.distributed.destroy_process_group()
