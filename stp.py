@@ -57,6 +57,7 @@ import time
 import warnings
 from collections import Counter, defaultdict, deque
 from dataclasses import dataclass, field
+from multiprocessing import forkserver
 from pathlib import Path
 
 import torch
@@ -512,7 +513,7 @@ def prove(path, jobs, policy, args):
             raise RuntimeError(f"Lean failed on {crashed} of {total} proofs ({a['message']}); "
                                "mend it and start again")
         stats["prove_wait"] = time.time() - start - stats["sample"]
-        Path(f"{folder}.json").write_text(json.dumps({k: round(v, 2) for k, v in stats.items()}))
+        write_jsonl(f"{folder}.json", [{k: round(v, 2) for k, v in stats.items()}])
 
     write_jsonl(path, verdicts())
     shutil.rmtree(folder, ignore_errors=True)
@@ -571,11 +572,12 @@ def processes(function, n, *job):
     Yields alive(): are there any left? It raises as soon as one of them fails; the others are ended then.
     """
     if not job[-1].gpus:  # beside GPUs a package that is imported here might look for them too early
-        multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOAD)
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Ctrl-C is for this process: it ends the others
+        forkserver.set_forkserver_preload(PRELOAD)
+    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for this process: it ends the others
+    forkserver.ensure_running()
+    signal.signal(signal.SIGINT, interrupt)
     context = torch.multiprocessing.start_processes(child, (function, n, *job), n, join=False, daemon=True,
                                                     start_method="forkserver")
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     try:
         yield lambda: not context.join(timeout=0.02)
         while not context.join():
@@ -596,6 +598,7 @@ def child(rank, function, n, *job):
     if gpus and not torch.cuda.is_available():
         sys.exit(f"process {rank}: torch {torch.__version__} cannot use its GPU (an older driver?)")
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // n))
+    tqdm.set_lock(threading.RLock())  # its own, a semaphore, would outlive this process with a warning
     from transformers.utils.logging import disable_progress_bar
     disable_progress_bar()  # a bar for each loading of the model would bury the run's own lines
     warnings.simplefilter("ignore", FutureWarning)

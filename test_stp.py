@@ -1787,7 +1787,8 @@ def test_interrupt_and_a_second_start(cut_down, tmp_path):
     second = start_stp(*cut_down, "--out", out, mark=f"{out}2")
     assert f"is in use by process {process.pid}" in second.communicate(timeout=100)[1] and second.returncode == 2
     os.killpg(process.pid, signal.SIGINT)
-    assert "the same command goes on" in process.communicate(timeout=60)[1].splitlines()[-1] and process.returncode == 130
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 130 and "stopped; the same command goes on" in said.splitlines()[-1] and "Traceback" not in said, said
     assert all_ended(out)
 
 
