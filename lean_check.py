@@ -558,6 +558,55 @@ def check_statements(statements, *, known=(), lean=None, project=None, header=""
         yield {**d, "verdict": verdict, "message": message}
 
 
+def on_ray(function, items, *, known=None, workers=None, chunk=100, **options):
+    """The rows of function, check or check_statements, by tasks on all nodes of a ray cluster, a CPU each.
+
+    A task has `chunk` items; at most `workers` tasks are under way, None: twice the CPUs. A lost node's
+    run again elsewhere. LeanError names a node without a usable Lean.
+    """
+    import ray
+    task = ray.remote(num_cpus=1, max_retries=-1, scheduling_strategy="SPREAD")(check_chunk)
+    most = workers or 2 * int(ray.cluster_resources()["CPU"])
+    seen = {digest(normal_form(s)) for s in known or ()}
+    items, waiting, running = iter(items), collections.deque(), []
+    try:
+        while part := list(itertools.islice(items, chunk)):
+            if known is not None:  # a chunk has to know those of its own that came before
+                statements = [item["statement"] for item in part]
+                options["known"] = [s for s in statements if digest(normal_form(s)) in seen]
+                seen.update(digest(normal_form(s)) for s in statements)
+            running.append(task.remote(function, part, options))
+            waiting.append(running[-1])
+            while len(running) >= most:
+                running = ray.wait(running)[1]
+            while waiting and ray.wait([waiting[0]], timeout=0)[0]:
+                yield from ray.get(waiting.popleft())
+        while waiting:
+            yield from ray.get(waiting.popleft())
+    except ray.exceptions.RayTaskError as e:
+        raise e.cause from e  # its LeanError, in one line
+    finally:
+        end_tasks(list(waiting), force=False)  # so that Lean's files go
+
+
+def check_chunk(function, items, options):
+    """A task's rows; LeanError names the node."""
+    try:
+        return list(function(items, workers=1, **options))
+    except LeanError as e:
+        raise LeanError(f"node {os.uname().nodename}: {e}") from None
+
+
+def end_tasks(tasks, force):
+    """Ends those under way, by a kill or by KeyboardInterrupt. Cancelling one that is done may abort ray."""
+    import ray
+    left = ray.wait(tasks, num_returns=len(tasks), timeout=0)[1] if tasks else []
+    for t in left:
+        ray.cancel(t, force=force)
+    if left:
+        ray.wait(left, num_returns=len(left), timeout=30)
+
+
 def read_attempts(path):
     """Yields the attempts of a JSON Lines file (-: standard input); ValueError: bad input."""
     with open(0 if path == "-" else path, "rb") as f:

@@ -8,6 +8,7 @@ proofs that Lean accepts and on the conjectures that were barely provable; the n
   python stp.py --dry_run --preset paper     what it will sample, train and check, hours, what is missing
   python stp.py --conjecturer off            expert iteration; with --prover frozen: parallel sampling
   python stp.py --iters 0 --model DIR --eval FILE --samples 128       evaluation alone
+  python stp.py --ray auto                   on all nodes of a ray cluster (README)
   python docs/figures.py table out/a out/b   several runs in one table; progress: in one picture
 
 Read it from `run` and `self_play_iteration` downwards: choose_seeds -> conjecture -> prove (Lean checks while
@@ -125,6 +126,7 @@ def make_parser():
     add("--out", "out", "run folder", type=str)
     add("--seed", 0, "random seed of everything")
     add("--procs", 0, "processes of sampling and training; 0: one per GPU, else one per core, at most 4")
+    add("--ray", None, "run on this ray cluster: auto, or HOST:PORT (README)", type=str)
     add("--dry_run", False, "print the plan, in counts and hours, and what is missing; run nothing")
 
     group = p.add_argument_group("data (JSON list or JSON Lines)")
@@ -195,15 +197,21 @@ def make_parser():
 
 
 def parse_args(argv=None):
-    """The flags, with what `auto` and 0 stand for; args.gpus: those that are used."""
-    p, gpus = make_parser(), torch.cuda.device_count()
-    preset = p.parse_known_args(argv)[0].preset.replace("auto", "paper" if gpus else "tiny")
+    """The flags, with what `auto` and 0 stand for; args.nodes, gpus, cpus: those to use."""
+    p = make_parser()
+    known = p.parse_known_args(argv)[0]
+    nodes, gpus, cpus = 1, torch.cuda.device_count(), len(os.sched_getaffinity(0))
+    if known.ray:
+        nodes, gpus, cpus = join_ray(known.ray)
+    preset = known.preset.replace("auto", "paper" if gpus else "tiny")
     p.set_defaults(**PRESETS[preset])
     args = p.parse_args(argv)
-    args.preset = preset
+    args.preset, args.nodes, args.cpus = preset, nodes, cpus
     args.gpus = 0 if preset == "tiny" and args.engine == "auto" else gpus
     args.engine = ("vllm" if args.gpus else "hf") if args.engine == "auto" else args.engine
-    args.procs = args.procs or args.gpus or min(4, len(os.sched_getaffinity(0)))
+    args.procs = args.procs or args.gpus or min(4, cpus)
+    for flag in ("out", "lean_project") if args.ray else ():  # tasks run in folders of their own
+        setattr(args, flag, getattr(args, flag) and os.path.abspath(getattr(args, flag)))
     return args
 
 
@@ -478,7 +486,7 @@ def conjecture(folder, seeds, history, data, n_statements, n_unproved, t, policy
         parsed += [{"statement": parse_conjecture(text), **source} for text in texts]
     rng(args, t, "conjectures").shuffle(parsed)
     known = itertools.chain((s["statement"] for s in data.given), history.conjectures)
-    checked = lean_check.check_statements(parsed, known=known, **lean_options(args))
+    checked = lean(lean_check.check_statements, parsed, args, known=known)
     places = n_unproved
     for c in tqdm(checked, desc="  Lean, conjectures", total=len(parsed), leave=False, disable=None):
         tried = c["verdict"] == "ok" and places > 0
@@ -505,7 +513,7 @@ def prove(path, jobs, policy, args):
 
     def verdicts():
         start, total, crashed = time.time(), 0, 0
-        for a in lean_check.check(attempts(), **lean_options(args)):
+        for a in lean(lean_check.check, attempts(), args):
             total, crashed = total + 1, crashed + (a["verdict"] == "crashed")
             stats["lean"] += a["seconds"]
             yield a
@@ -520,9 +528,11 @@ def prove(path, jobs, policy, args):
     return json.loads(Path(f"{folder}.json").read_text())
 
 
-def lean_options(args):
-    return dict(lean=args.lean, project=args.lean_project, header=args.header, timeout=args.timeout,
-                workers=args.lean_workers or None, heartbeats=args.heartbeats, memory=args.memory)
+def lean(check, items, args, **known):
+    """check(items), of lean_check, with the run's flags; on a cluster, on all of its nodes."""
+    check = functools.partial(lean_check.on_ray, check) if args.ray else check
+    return check(items, lean=args.lean, project=args.lean_project, header=args.header, timeout=args.timeout,
+                 workers=args.lean_workers or None, heartbeats=args.heartbeats, memory=args.memory, **known)
 
 
 def training_examples(history, rewards, data, args):
@@ -567,10 +577,14 @@ PRELOAD = ["torch", "transformers.models.llama.modeling_llama", "peft", "stp"]
 
 @contextlib.contextmanager
 def processes(function, n, *job):
-    """Runs function(rank, n, *job), the last of job being the flags, in n processes.
+    """Runs function(rank, n, *job), the last of job being the flags, in n processes; with --ray in tasks.
 
     Yields alive(): are there any left? It raises as soon as one of them fails; the others are ended then.
     """
+    if job[-1].ray:
+        with ray_tasks(function, n, *job) as alive:
+            yield alive
+        return
     if not job[-1].gpus:  # beside GPUs a package that is imported here might look for them too early
         forkserver.set_forkserver_preload(PRELOAD)
     interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for this process: it ends the others
@@ -591,10 +605,10 @@ def processes(function, n, *job):
 def child(rank, function, n, *job):
     """A process of a phase: it ends with its parent, has one GPU if there are some, quiet libraries."""
     gpus = job[-1].gpus
-    parent = multiprocessing.parent_process()
-    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(gpus)))  # or UUIDs, MIG
-    os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[rank].strip() if gpus else ""
+    if parent := multiprocessing.parent_process():  # a task has none: ray sees to both
+        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(gpus)))  # or UUIDs, MIG
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[rank].strip() if gpus else ""
     if gpus and not torch.cuda.is_available():
         sys.exit(f"process {rank}: torch {torch.__version__} cannot use its GPU (an older driver?)")
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // n))
@@ -634,13 +648,80 @@ def pad(rows, device, side="right"):
     return ids.to(device), mask.to(device)
 
 
+# ---------------------------------------------------------------------------------- the same on a ray cluster
+
+def join_ray(address):
+    """Joins a ray cluster; returns its numbers of nodes, GPUs and CPUs."""
+    os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")  # else it looks for it for 15 minutes
+    try:
+        import ray
+        ray.init(address, logging_level="error")
+    except ImportError:
+        raise UserError("--ray: ray is not installed; run: pip install ray") from None
+    except (ConnectionError, ValueError, RuntimeError) as e:
+        why = (str(e).splitlines() or [repr(e)])[0]
+        raise UserError(f"--ray {address}: this machine is in no cluster ({why}); run: ray start") from None
+    size = Counter(ray.cluster_resources())
+    return sum(node["Alive"] for node in ray.nodes()), int(size["GPU"]), int(size["CPU"])
+
+
+@contextlib.contextmanager
+def ray_tasks(function, n, *job):
+    """`processes` as tasks of a cluster, each a new process on a GPU, or a CPU, of any node.
+
+    What a lost node was sampling runs again elsewhere, but for finished shards. Training starts when there is
+    room for all its processes, and ends when one of them is lost.
+    """
+    import ray
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+    gpus, group, tasks = int(job[-1].gpus > 0), None, []
+
+    def alive():
+        done, left = ray.wait(tasks, num_returns=n, timeout=0.02) if tasks else ([], [])
+        try:
+            for error in filter(None, ray.get(done)):
+                raise RuntimeError(error)
+        except ray.exceptions.RayError as e:
+            raise RuntimeError(f"{function.__name__}: {e}") from None
+        return bool(left)
+
+    try:
+        options = {"max_retries": 3, "scheduling_strategy": "SPREAD"}
+        if function is train_worker:
+            group = ray.util.placement_group([{"CPU": 1, "GPU": gpus}] * n)
+            options = {"max_retries": 0, "scheduling_strategy": PlacementGroupSchedulingStrategy(group)}
+            if not group.wait(300):
+                raise RuntimeError(f"training: the cluster has no room for {n} processes (--procs)")
+        task = ray.remote(num_cpus=1, num_gpus=gpus, max_calls=1, **options)(ray_child)
+        tasks += [task.remote(function.__name__, rank, n, *job) for rank in range(n)]
+        yield alive
+        while alive():
+            pass
+    finally:
+        lean_check.end_tasks(tasks, force=True)
+        if group:
+            ray.util.remove_placement_group(group)
+
+
+def ray_child(name, rank, n, *job):
+    """`child` as a task. Returns why it could not do its work, or None."""
+    import stp  # where this file runs as a script it has another name
+    out = job[-1].out
+    if not os.path.isdir(out) or "config.json" not in os.listdir(out):
+        return f"node {os.uname().nodename} does not see --out {out}; it must be on a shared file system"
+    try:
+        stp.child(rank, getattr(stp, name), n, *job)
+    except SystemExit as e:
+        return str(e)
+
+
 # ---------------------------------------------------------------------------------------- model and tokenizer
 
 def model_folder(name):
     """Local folder of a model: the folder of that name, or the downloaded snapshot of a hub name, or None."""
     from huggingface_hub import snapshot_download
     if os.path.isdir(os.path.expanduser(name)):
-        return os.path.expanduser(name)
+        return os.path.abspath(os.path.expanduser(name))
     try:
         return snapshot_download(name, local_files_only=True)
     except (OSError, ValueError):  # not downloaded; no hub name
@@ -719,6 +800,7 @@ def sample(folder, rows, policy, args, stats):
     size = max(1, args.shard // max((r["n"] for r in rows), default=1))
     for at in range(0, len(rows), size):
         shards[f"{folder}/{at // size:05d}.jsonl"] = rows[at:at + size]
+    os.makedirs(folder, exist_ok=True)
     todo = {name: [(r["prompt"], r["n"]) for r in shard]
             for name, shard in shards.items() if not finished(name)}
     with (processes(sample_worker, min(args.procs, len(todo)), todo, served(policy, args), args) as alive,
@@ -726,7 +808,9 @@ def sample(folder, rows, policy, args, stats):
                leave=False, disable=None) as bar):
         for name, shard in shards.items():
             while not finished(name):
-                if not alive() and not finished(name):
+                ended = not alive()
+                os.listdir(folder)  # has a network file system look again
+                if ended and not finished(name):
                     raise RuntimeError(f"{name}: the samplers ended without writing it")
                 time.sleep(0.02)
             for row, out in zip(shard, read_jsonl(name), strict=True):
@@ -752,6 +836,8 @@ def sample_worker(rank, n, shards, model, args):
     tokenizer = load_tokenizer(model)
     engine = (vllm_engine if args.engine == "vllm" else hf_engine)(model, tokenizer, args)
     for name in list(shards)[rank::n]:
+        if finished(name):  # by a node that was lost later
+            continue
         rows = [(i, encode_prompt(tokenizer, prompt, args.max_prompt), n)
                 for i, (prompt, n) in enumerate(shards[name])]
         outs = [{"texts": [], "tokens": 0} for _ in rows]
@@ -858,7 +944,7 @@ def embed(path, statements, policy, args):
         pass
     out = torch.load(path)
     os.remove(path)
-    return out.to("cuda" if args.gpus else "cpu")
+    return out.to("cuda" if args.gpus and torch.cuda.is_available() else "cpu")
 
 
 def embed_worker(rank, n, path, statements, model, args):
@@ -924,7 +1010,7 @@ def tokenize(examples, tokenizer, args):
 def train_worker(rank, world, folder, policy, lr, epochs, args):
     torch.manual_seed(args.seed)
     if world > 1:
-        join_group(rank, world, folder)
+        join_group(rank, world, folder, args)
     model = trainable_model(policy, args)
     params = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(params, lr=lr, betas=(0.9, 0.95), eps=1e-5, weight_decay=0.0, fused=True)
@@ -952,17 +1038,21 @@ def train_worker(rank, world, folder, policy, lr, epochs, args):
         save(model, folder, told, args)
 
 
-def join_group(rank, world, folder):
-    """A process group over a tcp store of rank 0, which leaves its port in the folder."""
-    file, host = Path(f"{folder}/port"), "127.0.0.1"
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+def join_group(rank, world, folder, args):
+    """A process group over a tcp store of rank 0, which leaves its address in the folder."""
+    file, host = Path(f"{folder}/address"), "127.0.0.1"
+    if args.ray:
+        import ray
+        host = ray.util.get_node_ip_address()
+    else:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     if rank == 0:
         store = distributed.TCPStore(host, 0, world, is_master=True, wait_for_workers=False)
-        write_jsonl(str(file), [store.port])
+        write_jsonl(str(file), [[host, store.port]])
     else:
-        while not file.exists():
+        while file.name not in os.listdir(folder):  # where a network file system looks again
             time.sleep(0.02)
-        store = distributed.TCPStore(host, int(file.read_text()), world)
+        store = distributed.TCPStore(*json.loads(file.read_text()), world)
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     distributed.init_process_group(backend, store=store, rank=rank, world_size=world)
 
@@ -1002,14 +1092,11 @@ def weighted_loss(model, group):
     at = torch.tensor([[start <= t < len(ids) for t in range(1, tokens.shape[1])] for ids, start, _ in group],
                       device=model.device)  # (B, T-1): is token t a target?
     weight = torch.tensor([w for _, _, w in group], device=model.device)[:, None].expand_as(at)[at]
-    with head_input(model, lambda hidden: hidden[:, :-1][at]), autocast():
+    # On a GPU the adapter, held in fp32, is computed in bf16 as the base: 27% faster at 7B.
+    bf16 = torch.autocast("cuda", torch.bfloat16, enabled=torch.cuda.is_available())
+    with head_input(model, lambda hidden: hidden[:, :-1][at]), bf16:
         logits = model(input_ids=tokens, use_cache=False).logits.float()  # (targets, V)
     return (torch.nn.functional.cross_entropy(logits, tokens[:, 1:][at], reduction="none") * weight).sum()
-
-
-def autocast():
-    """On a GPU the adapter, held in fp32, is computed in bf16 as the base: 27% faster at 7B."""
-    return torch.autocast("cuda", torch.bfloat16, enabled=torch.cuda.is_available())
 
 
 def trainable_model(policy, args):
@@ -1363,7 +1450,7 @@ def missing(args):
 def plan(data, args):
     """(label, text) of what a run samples, trains on and checks at most, and how long that takes."""
     given, scored = (len(data.given), len(data.scored)) if data else (9_000, 1_000)
-    tokens, cores = min(165, args.max_new), args.lean_workers or len(os.sched_getaffinity(0))
+    tokens, cores = min(165, args.max_new), args.lean_workers or args.cpus
     each = 2 * args.K * given
     proofs = (2 * args.K0 * given + each * (args.iters - 1) if args.iters else 0) + args.samples * scored
     rows = 0.1 * each * args.iters + 3 * (len(data.library + data.sft) if data else 0)
@@ -1372,7 +1459,7 @@ def plan(data, args):
              "training": rows * 2 * tokens / args.train_tokens_per_second / args.procs / 3600}
     wall = max("sampling", "Lean", key=hours.get)
     model = weights_size(args.model) if os.path.isdir(args.model) else 14e9
-    return [
+    return [("cluster", f"{args.nodes} nodes, {args.gpus} GPUs, {args.cpus} CPUs")] * bool(args.ray) + [
         ("statements", f"{given + scored:,}: {given:,} given, {scored:,} to evaluate" +
                        " (assumed)" * (not data)),
         ("an iteration", f"at most {min(args.per_seed, 3) * given:,} conjectures sampled, {given:,} tried; "
@@ -1411,9 +1498,9 @@ def run_folder(data, args):
 
 def settle(path, data, args):
     """Writes config.json, or compares with it: places may change, and what touches no number."""
-    free = {"out", "iters", "procs", "gpus", "dry_run", "eval", "samples", "lean_workers", "no_retrain",
-            "lean", "lean_project", "tokens_per_second", "train_tokens_per_second", "lean_seconds",
-            "skip_bad"}
+    free = {"out", "iters", "procs", "ray", "nodes", "gpus", "cpus", "dry_run", "eval", "samples",
+            "lean_workers", "no_retrain", "lean", "lean_project", "tokens_per_second",
+            "train_tokens_per_second", "lean_seconds", "skip_bad"}
     content = {"statements": data.given, "library": data.library, "sft": data.sft,
                "model": file_digests(args.model)}
     now = {f"--{k}": v for k, v in vars(args).items() if k not in {*free, *content}}
@@ -1447,7 +1534,7 @@ def start(args):
     check_model(args)
     data = load_data(args)
     trial = {"statement": "theorem stp_trial : True := by", "proof": "\n  exact True.intro"}
-    trial, = lean_check.check([trial], **lean_options(args))
+    trial, = lean(lean_check.check, [trial], args)
     if trial["verdict"] != "proved":
         raise UserError(f"--lean, --header: Lean does not prove True under the header ({trial['message']})")
     with run_folder(data, args):

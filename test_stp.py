@@ -2252,3 +2252,97 @@ def test_gpu_vllm_loop(model, tmp_path):
     """STP_GPU_MODEL: folder of a real language model, to see whether it learns."""
     rows = gpu_loop(tmp_path, "--engine", "vllm", *(["--iters", "3", "--model", model] if model else ["--iters", "1"]))
     assert rows[-1]["proved"] > 0 and rows[-1]["loss"] < 2
+
+
+# ------------------------------------------------------------------------------------------------------- a ray cluster
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """(real ray with two nodes of a CPU each on this machine, function that ends the second of them and starts another)."""
+    pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+    node = {"num_cpus": 1, "object_store_memory": 10**8, "env_vars": {"STP_TEST": "ray"}}
+    cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
+    nodes = [cluster.add_node(**node)]
+
+    def lose():
+        cluster.remove_node(nodes.pop(), allow_graceful=False)
+        nodes.append(cluster.add_node(**node))
+        cluster.wait_for_nodes()  # until the lost one is known to be dead: a new run might join the cluster there
+    yield cluster, lose
+    cluster.shutdown()
+
+
+def at_work(name):
+    """Processes of a task function, or of Lean, on the nodes."""
+    lines = subprocess.run(["ps", "axeww", "-o", "args"], capture_output=True, text=True).stdout.splitlines()
+    return sum(name in line and "STP_TEST=ray" in line.split() for line in lines)
+
+
+def wait_for(condition, process=None):
+    while not condition():
+        assert process is None or process.poll() is None, process.communicate()
+        time.sleep(0.2)
+
+
+def test_two_nodes_give_what_one_machine_gives(cluster, finished, cut_down, tmp_path):
+    """A node is lost in sampling and one in training, then the run is stopped; nothing is lost, doubled or left behind."""
+    (ray, lose), out = cluster, tmp_path / "out"
+    argv = [*cut_down, "--ray", ray.address, "--out", out, "--no_retrain", "--samples", 0]
+    process = start_stp(*argv, mark=out)
+    wait_for(lambda: glob.glob(f"{out}/iter_00/attempts/*.jsonl") and at_work("ray::ray_child") == 2, process)
+    lose()
+    wait_for(lambda: os.path.exists(f"{out}/iter_00/model.tmp/address"), process)
+    lose()
+    err = process.communicate()[1]
+    assert process.returncode == 1 and "stp.py: train_worker: " in err and "the same command goes on" in err, err
+    process = start_stp(*argv, mark=out)
+    wait_for(lambda: glob.glob(f"{out}/iter_01/attempts/*.jsonl"), process)
+    process.send_signal(signal.SIGINT)
+    assert process.wait() == 130 and all_ended(out) and not at_work("ray::ray_child") + at_work("ray::check_chunk") + at_work("tiny/lean")
+    run_stp(*argv, mark=out)
+    assert timeless(out)[0] == timeless(finished[0])[0]
+    for path in glob.glob("iter_*/*s.jsonl", root_dir=out):
+        there, here = ([{**r, "seconds": 0} for r in stp.read_jsonl(f"{root}/{path}")] for root in (out, finished[0]))
+        assert there == here, path
+
+
+def test_lean_on_two_nodes(cluster, tmp_path):
+    """The rows of one machine in their order, though a node is lost; a node without Lean is named."""
+    import ray
+    ray.init(cluster[0].address, logging_level="error")
+    slow = tmp_path / "lean"
+    slow.write_text(f'#!/bin/sh\n[ "$1" = --version ] || sleep 2\nexec {LEAN} "$@"\n')
+    slow.chmod(0o755)
+    attempts = [{"statement": T, "proof": proof} for proof in (PROOF, "\n  sorry", "\n  exact h", "\n  exact ⟨h, g⟩") * 2]
+
+    def items():
+        yield from attempts[:3]
+        wait_for(lambda: at_work("ray::check_chunk") == 2)
+        cluster[1]()
+        yield from attempts[3:]
+    there = list(lean_check.on_ray(lean_check.check, items(), lean=str(slow), chunk=1))
+    assert [{**a, "seconds": 0} for a in there] == [{**a, "seconds": 0} for a in lean_check.check(attempts, lean=LEAN)]
+    rows, known = [{"statement": s} for s in (T, F, "theorem x", T, F)], [F.replace("theorem f", "theorem g")]
+    there = list(lean_check.on_ray(lean_check.check_statements, rows, lean=LEAN, chunk=2, known=known))
+    assert there == list(lean_check.check_statements(rows, lean=LEAN, known=known))
+    with pytest.raises(lean_check.LeanError, match=f"^node {os.uname().nodename}: Lean not found: no_such_lean"):
+        list(lean_check.on_ray(lean_check.check, attempts, lean="no_such_lean"))
+    ray.shutdown()
+
+
+def test_joining_a_cluster(cluster, tmp_path, monkeypatch, capsys):
+    """The dry run counts it; no ray, no cluster, and a node that does not see the run folder are one line."""
+    import ray
+    status, lines, err = call(monkeypatch, capsys, "--preset", "tiny", "--ray", cluster[0].address, "--dry_run")
+    assert (status, err) == (0, []) and any(line.endswith("2 nodes, 0 GPUs, 2 CPUs") for line in lines), lines
+    ray.shutdown()
+    here = os.open(tmp_path, os.O_RDONLY)
+    argv = ["--preset", "tiny", "--iters", 0, "--samples", 1, "--out", f"/proc/self/fd/{here}/out"]  # no folder in a task
+    process = start_stp(*argv, "--ray", cluster[0].address, mark=tmp_path / "m", pass_fds=[here])
+    assert f"stp.py: node {os.uname().nodename} does not see --out /proc" in process.communicate()[1] and process.returncode == 1
+    monkeypatch.setattr(ray, "init", lambda *_, **__: (_ for _ in ()).throw(ConnectionError("none")))
+    for lacks in ("this machine is in no cluster (none); run: ray start", "ray is not installed; run: pip install ray"):
+        status, _, (line,) = call(monkeypatch, capsys, "--ray", "auto")
+        assert status == 2 and line.endswith(lacks)
+        monkeypatch.setitem(sys.modules, "ray", None)
