@@ -116,6 +116,11 @@ def proved_at(proofs, rows):
     return np.interp(proofs, x, y, left=math.nan, right=math.nan)
 
 
+def proved_by(proofs, rows):
+    """The same (n + 1,), and at the run's end: one that has little left to prove samples less."""
+    return np.append(proved_at(proofs, rows), rows[-1]["proved"])
+
+
 def mean_and_error(values):
     """Mean of values (seeds, ...) over seeds and its standard error, which is nan for one seed."""
     error = np.std(values, axis=0, ddof=1) if len(values) > 1 else np.full(np.shape(values)[1:], math.nan)
@@ -151,23 +156,24 @@ def table(args):
     most = max(rows[-1]["proofs"] for rows in runs.values())
     step = next(s for k in itertools.count() for s in (10**k, 2 * 10**k, 5 * 10**k) if most < 7 * s)
     at = range(step, most + 1, step)
-    head = [f"{x:,}" for x in at]
+    head = [*(f"{x:,}" for x in at), "end"]
     for arm, seeds in arms.items():
-        proved = [[metrics[0]["proved"], *proved_at(at, metrics)] for metrics in seeds.values()]
+        proved = [[metrics[0]["proved"], *proved_by(at, metrics)] for metrics in seeds.values()]
         tokens = np.mean([metrics[-1]["tokens"] for metrics in seeds.values()])
         seconds = sum(m["seconds"][phase] for m in itertools.chain(*seeds.values()) for phase in PHASES)
         minutes = seconds / len(seeds) / 60
         rows.append([arm, len(seeds), *cells(proved), f"{tokens / 1e6:.1f}M", f"{minutes:.0f}"])
     given = sorted({metrics[0]["given"] for metrics in runs.values()})
     print(f"Proved given statements, of {' or '.join(map(str, given))}, after so many proofs sampled: mean ± "
-          "standard error over seeds.\nStart: after the first iteration. Tokens, minutes: of a whole run.\n")
+          "standard error over seeds.\nStart, end: after the first and the last iteration. "
+          "Tokens, minutes: of a whole run.\n")
     print_rows(["arm", "seeds", "start", *head, "tokens", "minutes"], *rows)
 
     base, rows = arms.pop(BASE, {}), []
     for arm, seeds in arms.items():
         pairs = sorted(seeds.keys() & base.keys())
         if pairs:
-            differences = np.array([proved_at(at, seeds[s]) - proved_at(at, base[s]) for s in pairs])
+            differences = np.array([proved_by(at, seeds[s]) - proved_by(at, base[s]) for s in pairs])
             rows.append([arm, len(pairs), *paired_cells(differences)])
     if rows:
         print(f"\nDifferences to {BASE} with the same seed: mean ± standard error, pairs with its sign. "
