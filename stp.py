@@ -1199,11 +1199,11 @@ def drift(kept, attempts):
             if word == ":":  # behind the binders
                 break
             names, _, proposition = statement[start + 1:end].partition(":")
-            if word in ("(", "{", "[", "⦃"):
-                text = statement[:start] + statement[end:] + proofs[statement]
-                used = f"‹{proposition.strip()}›" in text or set(names.split()) & set(name.findall(text))
+            if word in ("(", "{", "⦃"):
+                text, names = statement[:start] + statement[end:] + proofs[statement], names.split()
+                used = f"‹{proposition.strip()}›" in text or {*names} & {*name.findall(text)} - {"_"}
                 unused = unused or not used
-                number.update((n, f"#{len(number)}") for n in names.split() if n not in number)
+                number.update((n, f"#{len(number)}") for n in names if n not in number)
         padded += unused
         forms.add(name.sub(lambda m, number=number: number.get(m[0], m[0]), statement.split(maxsplit=2)[-1]))
     return {"distinct_kept": round(len(forms) / max(1, len(kept)), 4),

@@ -1604,6 +1604,21 @@ def test_stage_3_examples(tmp_path, monkeypatch):
     assert targets.pop("\n  d") == 3 and len(targets) == 2 and set(targets.values()) == {3} and targets.keys() < {f"\n  {c}" for c in "abc"}
 
 
+def test_drift():
+    """Hypotheses: named and used in the proof, named in the statement, quoted; unused ones, named or not. Renamed copies."""
+    used = ["(n : Nat) (h : 0 < n) : n ≠ 0", "(k : Nat) (g : 0 < k) : k ≠ 0", "(p q : Prop) (_ : p) [i : Decidable q] : p ∨ q",
+            "(x : Nat) (e : x = x) : e = e", ": ∀ (h : True), True"]
+    proofs = ["exact Nat.ne_of_gt h", "exact Nat.ne_of_gt g", "exact Or.inl ‹p›", "rfl", "simp"]
+    unused = ["(n : Nat) (h : 0 < n) : n = n", "(p q : Prop) (_ : p) (_ : q) : p", "{n : Nat} : True"]
+    proofs += ["rfl", "exact ‹p›", "exact True.intro"]
+    kept = [f"theorem t {s} := by" for s in used + unused]
+    attempts = [{"statement": s, "proof": p, "verdict": "proved"} for s, p in zip(kept, proofs, strict=True)]
+    attempts += [{"statement": kept[5], "proof": "exact h", "verdict": "failed"}]
+    assert stp.drift(kept, attempts) == {"distinct_kept": 7 / 8, "unused_hypothesis": 3 / 8}
+    assert stp.drift(kept[:5], attempts) == {"distinct_kept": 4 / 5, "unused_hypothesis": 0}
+    assert stp.drift([], attempts) == {"distinct_kept": 0, "unused_hypothesis": 0}
+
+
 def test_pass_at_k_against_enumeration():
     n, counts = 6, [2, 0, 6]
     for k in (1, 2, 4, 6):
