@@ -650,8 +650,17 @@ def pad(rows, device, side="right"):
 
 # ---------------------------------------------------------------------------------- the same on a ray cluster
 
+INTERRUPTED = threading.Event()  # by Ctrl-C: ray's own code may lose the exception
+
+
+def interrupt(*signal_and_frame):
+    INTERRUPTED.set()
+    raise KeyboardInterrupt
+
+
 def join_ray(address):
     """Joins a ray cluster; returns its numbers of nodes, GPUs and CPUs."""
+    signal.signal(signal.SIGINT, interrupt)
     os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")  # else it looks for it for 15 minutes
     try:
         import ray
@@ -677,6 +686,8 @@ def ray_tasks(function, n, *job):
     gpus, group, tasks = int(job[-1].gpus > 0), None, []
 
     def alive():
+        if INTERRUPTED.is_set():
+            raise KeyboardInterrupt
         done, left = ray.wait(tasks, num_returns=n, timeout=0.02) if tasks else ([], [])
         try:
             for error in filter(None, ray.get(done)):

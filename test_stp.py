@@ -2314,7 +2314,9 @@ def test_two_nodes_give_what_one_machine_gives(cluster, finished, cut_down, tmp_
     process = start_stp(*argv, mark=out)
     wait_for(lambda: glob.glob(f"{out}/iter_01/attempts/*.jsonl"), process)
     process.send_signal(signal.SIGINT)
-    assert process.wait() == 130 and all_ended(out) and not at_work("ray::ray_child") + at_work("ray::check_chunk") + at_work("tiny/lean")
+    err = process.communicate()[1]
+    assert process.returncode == 130, err
+    assert all_ended(out) and not at_work("ray::ray_child") + at_work("ray::check_chunk") + at_work("tiny/lean")
     run_stp(*argv, mark=out)
     assert timeless(out)[0] == timeless(finished[0])[0]
     for path in glob.glob("iter_*/*s.jsonl", root_dir=out):
