@@ -572,9 +572,9 @@ def on_ray(function, items, *, known=None, workers=None, chunk=100, **options):
     try:
         while part := list(itertools.islice(items, chunk)):
             if known is not None:  # a chunk has to know those of its own that came before
-                statements = [item["statement"] for item in part]
-                options["known"] = [s for s in statements if digest(normal_form(s)) in seen]
-                seen.update(digest(normal_form(s)) for s in statements)
+                keys = {item["statement"]: digest(normal_form(item["statement"])) for item in part}
+                options["known"] = [statement for statement, key in keys.items() if key in seen]
+                seen.update(keys.values())
             running.append(task.remote(function, part, options))
             waiting.append(running[-1])
             while len(running) >= most:
