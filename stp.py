@@ -200,9 +200,8 @@ def parse_args(argv=None):
     """The flags, with what `auto` and 0 stand for; args.nodes, gpus, cpus: those to use."""
     p = make_parser()
     known = p.parse_known_args(argv)[0]
-    nodes, gpus, cpus = 1, torch.cuda.device_count(), len(os.sched_getaffinity(0))
-    if known.ray:
-        nodes, gpus, cpus = join_ray(known.ray)
+    here = 1, torch.cuda.device_count(), len(os.sched_getaffinity(0))
+    nodes, gpus, cpus = join_ray(known.ray) if known.ray else here
     preset = known.preset.replace("auto", "paper" if gpus else "tiny")
     p.set_defaults(**PRESETS[preset])
     args = p.parse_args(argv)
@@ -650,17 +649,8 @@ def pad(rows, device, side="right"):
 
 # ---------------------------------------------------------------------------------- the same on a ray cluster
 
-INTERRUPTED = threading.Event()  # by Ctrl-C: ray's own code may lose the exception
-
-
-def interrupt(*signal_and_frame):
-    INTERRUPTED.set()
-    raise KeyboardInterrupt
-
-
 def join_ray(address):
     """Joins a ray cluster; returns its numbers of nodes, GPUs and CPUs."""
-    signal.signal(signal.SIGINT, interrupt)
     os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")  # else it looks for it for 15 minutes
     try:
         import ray
@@ -686,8 +676,6 @@ def ray_tasks(function, n, *job):
     gpus, group, tasks = int(job[-1].gpus > 0), None, []
 
     def alive():
-        if INTERRUPTED.is_set():
-            raise KeyboardInterrupt
         done, left = ray.wait(tasks, num_returns=n, timeout=0.02) if tasks else ([], [])
         try:
             for error in filter(None, ray.get(done)):

@@ -1702,7 +1702,8 @@ def start_stp(*argv, mark="none", **kw):
     """Starts stp.py; all its processes carry the mark in their environment, and Lean's files lie in a folder of this name."""
     os.makedirs(f"{mark}.tmp", exist_ok=True)
     return subprocess.Popen([sys.executable, f"{HERE}/stp.py", *map(str, argv)], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                            env={**os.environ, "TMPDIR": f"{mark}.tmp", "STP_TEST": str(mark)}, cwd=HERE, **kw)
+                            env={**os.environ, "TMPDIR": f"{mark}.tmp", "STP_TEST": str(mark)}, cwd=HERE,
+                            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler), **kw)  # a job of `&` ignores it
 
 
 def run_stp(*argv, mark):
@@ -1794,8 +1795,7 @@ def test_kill_9_in_every_phase_gives_the_same(finished, cut_down, tmp_path):
 def test_interrupt_and_a_second_start(cut_down, tmp_path):
     """Ctrl-C says that the same command goes on and leaves no process; meanwhile the folder is locked."""
     out = tmp_path / "out"
-    process = start_stp(*cut_down, "--out", out, mark=out, start_new_session=True,
-                        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))  # a job of `&` ignores it
+    process = start_stp(*cut_down, "--out", out, mark=out, start_new_session=True)
     while not glob.glob(f"{out}/sft.tmp/data.pt"):
         assert process.poll() is None
         time.sleep(0.05)
