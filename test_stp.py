@@ -2073,29 +2073,29 @@ def tell(rank, n, function, path, *job):
     path.write_text(json.dumps(function(*job)))
 
 
-def free_share(args):
+def free_share():
     return torch.cuda.mem_get_info()[0] / torch.cuda.mem_get_info()[1] if CUDA else 1.0
 
 
-def random_llama(layers, args):
+def random_llamas(root, layers, args):
     """Of DeepSeek-Prover-V1.5's shape (6.9B with 30 layers), with the tiny tokenizer."""
     from transformers import LlamaConfig, LlamaForCausalLM
     d, inner, vocabulary, head = (4096, 11008, 102400, 128) if CUDA else (128, 256, 446, 32)
-    config = LlamaConfig(hidden_size=d, intermediate_size=inner, vocab_size=vocabulary, num_attention_heads=d // head, num_hidden_layers=layers,
-                         max_position_embeddings=4096, eos_token_id=1)
-    shutil.copytree(f"{HERE}/tiny/base", args.model)
-    torch.manual_seed(0)
-    with torch.device(DEVICE):
-        LlamaForCausalLM._from_config(config, dtype=torch.bfloat16).save_pretrained(args.model)
+    for name, n in layers.items():
+        config = LlamaConfig(hidden_size=d, intermediate_size=inner, vocab_size=vocabulary, num_attention_heads=d // head, num_hidden_layers=n,
+                             max_position_embeddings=4096, eos_token_id=1)
+        shutil.copytree(f"{HERE}/tiny/base", root / name)
+        torch.manual_seed(0)
+        with torch.device(DEVICE):
+            LlamaForCausalLM._from_config(config, dtype=torch.bfloat16).save_pretrained(root / name)
 
 
 @pytest.fixture(scope="module")
 def llamas(tmp_path_factory):
     root = tmp_path_factory.mktemp("llamas")
-    for name, layers in (("small", 3), ("large", 30 if CUDA else 4)):
-        in_child(random_llama, root, layers, gpu_args(root / name, root))
+    in_child(random_llamas, root, root, {"small": 3, "large": 30 if CUDA else 4}, gpu_args("m", root))
     yield root
-    assert in_child(free_share, root, gpu_args("m", root)) > 0.92  # after it all: what vLLM asks for
+    assert free_share() > 0.92  # after it all: what vLLM asks for
     shutil.rmtree(root)
 
 
@@ -2108,7 +2108,7 @@ def test_gpu_child_sees_one_device(llamas, tmp_path):
 
 
 def look_around(folder, args):
-    stp.join_group(0, 1, folder)
+    stp.join_group(0, 1, folder, args)
     torch.distributed.all_reduce(value := torch.full((1,), 3.0, device=DEVICE))
     told = [torch.cuda.device_count(), torch.distributed.get_backend(), value.item()]
     torch.distributed.destroy_process_group()
@@ -2177,14 +2177,13 @@ def test_gpu_reweighting(n=7000 if CUDA else 70, m=65_000 if CUDA else 650):
 
 @gpu
 def test_gpu_killed_child_gives_memory_back(tmp_path):
-    args = gpu_args("m", tmp_path)
-    before = in_child(free_share, tmp_path, args)
-    with pytest.raises(InterruptedError), stp.processes(hold, 1, tmp_path / "held", args) as alive:
+    before = free_share()
+    with pytest.raises(InterruptedError), stp.processes(hold, 1, tmp_path / "held", gpu_args("m", tmp_path)) as alive:
         while alive() and not (tmp_path / "held").exists():
             time.sleep(0.1)
-        assert in_child(free_share, tmp_path, args) < before - 0.1 or not CUDA
+        assert free_share() < before - 0.1 or not CUDA
         raise InterruptedError("the child is killed")
-    assert in_child(free_share, tmp_path, args) > before - 0.01
+    assert free_share() > before - 0.01
 
 
 def hold(rank, n, path, args):
@@ -2230,10 +2229,10 @@ def sampled(engine, model, out, n, *flags):
 
 
 @functools.partial(gpu, needs_vllm=True)
-def test_gpu_vllm_samples(gpu_run, tmp_path):
+def test_gpu_vllm_samples(tmp_path):
     """Greedy as transformers does; each EOS id of the model's folder ends; n samples have n seeds. Three engines start and end."""
     model, greedy = tmp_path / "m", ("--temperature", "0")
-    shutil.copytree(gpu_run[0] / "sft/merged", model)
+    shutil.copytree(f"{HERE}/tiny/base", model)
     (long, _), *_ = plain = sampled("vllm", model, tmp_path / "a", 2, *greedy)
     same = [a == b for a, b in zip(plain, sampled("hf", model, tmp_path / "b", 2, *greedy), strict=True)]
     print(f"greedy: {sum(same)} of {len(same)} equal")  # in bf16 two kernels may part at a tie
