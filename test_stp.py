@@ -318,7 +318,8 @@ os.execv(real[0], real + args)
 
 
 @pytest.fixture
-def fake(tmp_path):
+def fake(tmp_path, monkeypatch):
+    monkeypatch.setattr(lean_check, "GRACE", 3.0)  # tests count its starts: all attempts come within it, also beside other work
     path = tmp_path / "lean"
     path.write_text(FAKE.replace("LOG", repr(str(tmp_path / "log"))))
     path.chmod(0o755)
@@ -448,16 +449,14 @@ def test_the_report_names_the_theorem():
     assert verdicts([{"statement": F, "proof": p} for p in (forged, forged.replace(")", ""))], workers=1) == ["failed"] * 2
 
 
-def test_a_sorry_is_blamed_on_its_own_theorem(fake, monkeypatch):
-    monkeypatch.setattr(lean_check, "GRACE", 3.0)  # all attempts come within it, also beside other work
+def test_a_sorry_is_blamed_on_its_own_theorem(fake):
     rows = [{"statement": T, "proof": f"\n  have k{i} : p := by {'sorry' if i % 2 else 'exact h'}\n  exact ⟨k{i}, g⟩"} for i in range(40)]
     got = list(lean_check.check(rows, lean=fake[0], workers=1))
     assert [g["verdict"] for g in got] == ["proved", "rejected"] * 20 and got[1]["axioms"] == ["sorryAx"]
     assert len(fake[1].read_text().split()) == 2  # all together, then once more what was proved
 
 
-def test_honest_attempts_cost_one_process(fake, monkeypatch):
-    monkeypatch.setattr(lean_check, "GRACE", 3.0)
+def test_honest_attempts_cost_one_process(fake):
     rows = [{"statement": T, "proof": f"\n  have k{i} := h\n  exact ⟨k{i}, g⟩"} for i in range(200)]
     assert verdicts(rows, lean=fake[0], workers=1) == ["proved"] * 200 and len(fake[1].read_text().split()) == 1
 
