@@ -499,10 +499,10 @@ def prove(path, jobs, policy, args):
     jobs: statements with "n", the number of samples. Writes one line for each distinct (statement, proof).
     """
     folder = path.removesuffix(".jsonl")
-    rows = [{**j, "prompt": prover_prompt(j["statement"], j.get("header", args.header))} for j in jobs]
     stats = Counter(tokens=0)
 
     def attempts():
+        rows = [{**j, "prompt": prover_prompt(j["statement"], j.get("header", args.header))} for j in jobs]
         for row, texts in sample(folder, rows, policy, args, stats):
             for proof, count in Counter(text.split(STOP_PROOF)[0] for text in texts).items():
                 yield {**pick(row, "statement", "header", "name", "split", "role", "lemma"),
