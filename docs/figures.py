@@ -116,9 +116,14 @@ def proved_at(proofs, rows):
     return np.interp(proofs, x, y, left=math.nan, right=math.nan)
 
 
-def proved_by(proofs, rows):
-    """The same (n + 1,), and at the run's end: one that has little left to prove samples less."""
-    return np.append(proved_at(proofs, rows), rows[-1]["proved"])
+def measures(proofs, rows):
+    """(n + 2,): proved_at, proved at the run's end, and thousands of proofs until half of the given are proved.
+
+    A run that has little left to prove samples less, so its end may come before the last of `proofs`.
+    """
+    half = np.interp(rows[0]["given"] / 2, [m["proved"] for m in rows], [m["proofs"] / 1000 for m in rows],
+                     right=math.nan)
+    return np.append(proved_at(proofs, rows), [rows[-1]["proved"], half])
 
 
 def mean_and_error(values):
@@ -156,16 +161,17 @@ def table(args):
     most = max(rows[-1]["proofs"] for rows in runs.values())
     step = next(s for k in itertools.count() for s in (10**k, 2 * 10**k, 5 * 10**k) if most < 7 * s)
     at = range(step, most + 1, step)
-    head = [*(f"{x:,}" for x in at), "end"]
+    head = [*(f"{x:,}" for x in at), "end", "half"]
     for arm, seeds in arms.items():
-        proved = [[metrics[0]["proved"], *proved_by(at, metrics)] for metrics in seeds.values()]
+        proved = [[metrics[0]["proved"], *measures(at, metrics)] for metrics in seeds.values()]
         tokens = np.mean([metrics[-1]["tokens"] for metrics in seeds.values()])
         seconds = sum(m["seconds"][phase] for m in itertools.chain(*seeds.values()) for phase in PHASES)
         minutes = seconds / len(seeds) / 60
         rows.append([arm, len(seeds), *cells(proved), f"{tokens / 1e6:.1f}M", f"{minutes:.0f}"])
     given = sorted({metrics[0]["given"] for metrics in runs.values()})
     print(f"Proved given statements, of {' or '.join(map(str, given))}, after so many proofs sampled: mean ± "
-          "standard error over seeds.\nStart, end: after the first and the last iteration. "
+          "standard error over seeds.\nStart, end: after the first and the last iteration. Half: thousands of "
+          "proofs sampled until half of the\ngiven statements are proved; a dash where a seed never gets there. "
           "Tokens, minutes: of a whole run.\n")
     print_rows(["arm", "seeds", "start", *head, "tokens", "minutes"], *rows)
 
@@ -173,7 +179,7 @@ def table(args):
     for arm, seeds in arms.items():
         pairs = sorted(seeds.keys() & base.keys())
         if pairs:
-            differences = np.array([proved_by(at, seeds[s]) - proved_by(at, base[s]) for s in pairs])
+            differences = np.array([measures(at, seeds[s]) - measures(at, base[s]) for s in pairs])
             rows.append([arm, len(pairs), *paired_cells(differences)])
     if rows:
         print(f"\nDifferences to {BASE} with the same seed: mean ± standard error, pairs with its sign. "
