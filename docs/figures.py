@@ -121,8 +121,9 @@ def measures(proofs, rows):
 
     A run that has little left to prove samples less, so its end may come before the last of `proofs`.
     """
-    half = np.interp(rows[0]["given"] / 2, [m["proved"] for m in rows], [m["proofs"] / 1000 for m in rows],
-                     right=math.nan)
+    middle = rows[0]["given"] / 2
+    until = [m for m, last in zip(rows, [{"proved": 0}, *rows], strict=False) if last["proved"] < middle]
+    half = np.interp(middle, [m["proved"] for m in until], [m["proofs"] / 1000 for m in until], right=math.nan)
     return np.append(proved_at(proofs, rows), [rows[-1]["proved"], half])
 
 
