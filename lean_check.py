@@ -232,8 +232,8 @@ def split_statement(statement, limit):
     if by[3] or not code[colon + 1:end].strip() or before or typed:
         raise Refused("rejected", "statement: not one theorem with binders and one proposition")
     secret = name[:-1] + "_\0»" if name[-1] == "»" else name + "_\0"
-    # with the secret, `fun` would be a name: a section has it without, where it may be no name. 1 ms
-    asked = f"section {name}\nend {name}\n" if re.fullmatch(r"[^\d.«]{2,}|_|[^\0-~]", name) else ""
+    # with the secret, `fun` would be a name: a namespace has it without, where it may be no name. 1 ms
+    asked = f"namespace {name}\nend {name}\n" if re.fullmatch(r"[^\d.«]{2,}|_|[^\0-~]", name) else ""
     column_t, column_by = (at - code.rfind("\n", 0, at) - 1 for at in (colon + 1, by[2]))
     head = f"{asked}{code[:start].lstrip()}{secret}{code[start + len(name):colon]}:(\n"
     return f"{head}{' ' * column_t}{code[colon + 1:end]}", column_by, secret
@@ -263,7 +263,10 @@ def find_lean(lean=None, project=None):
     """(command as a list, version) of the Lean to use; LeanError with one line that says what to do."""
     tiny = os.path.join(os.path.dirname(os.path.abspath(__file__)), "tiny", "lean")
     name = lean or ("lake env lean" if project else "lean" if shutil.which("lean") else shlex.quote(tiny))
-    argv = shlex.split(name)
+    try:
+        argv = shlex.split(name)
+    except ValueError:  # a quotation mark without its other one
+        argv = None
     if not argv or not shutil.which(argv[0]):
         raise LeanError(f"Lean not found: {name} (install Lean with elan, or name it with --lean)")
     argv[0] = os.path.abspath(shutil.which(argv[0]))
@@ -615,8 +618,8 @@ def read_attempts(path):
                 continue
             try:
                 a = json.loads(line)
-                "".join((a["statement"], a["proof"], a.get("header") or ""))
-            except (ValueError, KeyError, TypeError, AttributeError) as e:
+                "".join((a["statement"], a["proof"], "" if a.get("header") is None else a["header"]))
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
                 raise ValueError(f'{path}:{n}: needs JSON with texts "statement" and "proof": {e!r}') from e
             yield a
 

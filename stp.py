@@ -41,6 +41,7 @@ import contextlib
 import fcntl
 import functools
 import hashlib
+import inspect
 import itertools
 import json
 import logging
@@ -205,7 +206,7 @@ def parse_args(argv=None):
     preset = known.preset.replace("auto", "paper" if gpus else "tiny")
     p.set_defaults(**PRESETS[preset])
     args = p.parse_args(argv)
-    args.preset, args.nodes, args.cpus = preset, nodes, cpus
+    args.preset, args.nodes, args.cpus, args.header = preset, nodes, cpus, as_header(args.header)
     args.gpus = 0 if preset == "tiny" and args.engine == "auto" else gpus
     args.engine = ("vllm" if args.gpus else "hf") if args.engine == "auto" else args.engine
     args.procs = args.procs or args.gpus or min(4, cpus)
@@ -358,7 +359,7 @@ def sft_examples(data, args):
     latest = defaultdict(dict)  # file -> lemma or None -> latest theorem that uses it
     for b in data.library:
         examples.append(prover_example(b, args))
-        seen = latest[b.get("file")]
+        seen = latest[str(b.get("file"))]
         uses = [*sorted(reward.invoked(b["proof"], data.lemmas)), None]
         for L in uses:
             if L in seen:
@@ -752,11 +753,12 @@ def end_tokens(folder, tokenizer):
 
 def check_model(args):
     """UserError where model and tokenizer would give wrong numbers without a word."""
-    from transformers import AutoConfig
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
     try:
-        config = AutoConfig.from_pretrained(args.model).get_text_config()
-        tokenizer = load_tokenizer(args.model)
-    except (OSError, ValueError, KeyError) as e:
+        config, tokenizer = AutoConfig.from_pretrained(args.model), load_tokenizer(args.model)
+        forward = inspect.signature(MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].forward).parameters
+        config = config.get_text_config()
+    except (OSError, ValueError, KeyError, AttributeError) as e:
         raise UserError(f"--model {args.model}: cannot be loaded ({str(e).splitlines()[0]})") from None
     line = "theorem t (h₀ : ∀ x ∈ ℕ, x ≠ 0) : ⟨a, b⟩ = c := by\n    norm_num  [h₀]\n\n  simp"
     ids, length = encode_prompt(tokenizer, line), args.max_prompt + args.max_new
@@ -767,6 +769,8 @@ def check_model(args):
         (tokenizer.eos_token_id is None, "its tokenizer (tokenizer_config.json) has no eos_token"),
         (max(ids) >= config.vocab_size, f"its tokenizer has ids from {config.vocab_size} on, the model not"),
         (places and places < length, f"it has {places} positions; --max_prompt and --max_new need {length}"),
+        (args.engine == "hf" and "past_key_values" not in forward,
+         "it has no key-value cache, so --engine hf would sample without its state; use --engine vllm"),
     ):
         if bad:
             raise UserError(f"--model {args.model}: {why}")
@@ -840,6 +844,7 @@ def vllm_engine(model, tokenizer, args):
     """Function (rows of (index, prompt ids, n), seed) -> (index, completion ids), by vLLM in this process."""
     for name, value in {"VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine lives and dies with this process
                         "VLLM_LOGGING_LEVEL": "ERROR",  # reports and bars would bury our lines
+                        "VLLM_NO_USAGE_STATS": "1",  # each start would tell its makers
                         "VLLM_USE_FLASHINFER_SAMPLER": "0"}.items():  # it would want nvcc
         os.environ.setdefault(name, value)
     logging.getLogger().addHandler(logging.NullHandler())  # for what it says before it reads that level
@@ -1199,8 +1204,10 @@ def evaluate(policy, data, args):
     The folder's name tells the content: model, statements and how they are sampled, not the name of a file.
     """
     flags = pick(vars(args), "samples", "seed", "temperature", "max_prompt", "max_new", "header")
-    name = os.path.basename(policy or args.model.rstrip("/"))
+    name = os.path.relpath(policy, args.out).replace("/", "_") if policy else os.path.basename(args.model)
     folder = f"{args.out}/eval/{name}_{digest([data.scored, flags, file_digests(args.model)])}"
+    if not (finished(f"{folder}/attempts.jsonl") or os.path.exists(merged(policy, args))):
+        raise UserError(f"{merged(policy, args)} is gone: a run keeps its newest model; name a later --iters")
     jobs = [{**s, "role": "given", "n": args.samples} for s in data.scored]
     prove(f"{folder}/attempts.jsonl", jobs, policy, args)
     passed, crashed, proofs = Counter(), 0, defaultdict(dict)
@@ -1386,6 +1393,9 @@ def load_data(args):
         if not fit:
             raise UserError(f"every statement of {', '.join(paths)} is longer than --max_prompt "
                             f"{args.max_prompt}")
+        if again := len(rows) - len({s["statement"] for s in rows}):
+            print(f"{', '.join(paths)}: {again} of {len(rows)} statements stand there before; each counts "
+                  "once, with the last one's split and header", file=sys.stderr)
         if long := sum(s["statement"] not in fit for s in rows):
             print(f"{', '.join(paths)}: {long} of {len(rows)} statements are left out, longer than "
                   f"--max_prompt {args.max_prompt} tokens", file=sys.stderr)
@@ -1507,8 +1517,8 @@ def start(args):
     args.model = model_folder(args.model) or args.model
     lacks = missing(args)
     if args.dry_run:
-        here = all(map(os.path.exists, [*args.statements, *(args.eval or ()), f"{args.model}/config.json"]))
-        lines = plan(load_data(args) if here else None, args)
+        files = *args.statements, *args.library, *args.sft, *(args.eval or ()), f"{args.model}/config.json"
+        lines = plan(load_data(args) if all(map(os.path.exists, files)) else None, args)
         lines += [("" if i else "missing here", lack) for i, lack in enumerate(lacks or ["nothing"])]
         print("\n".join(f"{name:17}{text}" for name, text in lines))
         return
@@ -1516,6 +1526,8 @@ def start(args):
         raise UserError("\n  ".join(["missing:", *lacks]) if len(lacks) > 1 else lacks[0])
     check_model(args)
     data = load_data(args)
+    if args.iters and not data.library + data.sft:
+        raise UserError("--library, --sft: both are empty; stage 1 needs theorems with proofs")
     trial = {"statement": "theorem stp_trial : True := by", "proof": "\n  exact True.intro"}
     trial, = lean(lean_check.check, [trial], args)
     if trial["verdict"] != "proved":

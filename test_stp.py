@@ -192,7 +192,7 @@ def test_honest_statements(statement, proof):
     "theorem t : True", "theorem t : True := by trivial", "theorem t : sorry := by", "theorem t : True := by /-", "", "theorem", "theorem t (p : Prop : p := by",
     "theorem t : True ∧ := by", "theorem t : Nat := by", "open Nat in theorem t : True := by", "theorem t x y : True |> := by",
     "theorem t : (by exact True) := by exact trivial := by", "theorem t : True := let x : True := by",
-    "theorem fun : True := by", "theorem at : True := by", "theorem Type : True := by", "theorem _ : True := by", "theorem axiom : True := by",
+    "theorem fun : True := by", "theorem at : True := by", "theorem in : True := by", "theorem section : True := by", "theorem Type : True := by", "theorem _ : True := by", "theorem axiom : True := by",
     "theorem t : True : Prop := by", "theorem t (h : True) : ∀ p : Prop, p → True : Prop := by", "theorem t : let x := True; x : Prop := by",
     "theorem t : s!\"{x}\" = \"\" := by", "theorem t : (by simp (maxSteps := f 1); exact True) := by"])
 def test_what_is_not_exactly_one_theorem(statement):
@@ -560,7 +560,8 @@ def test_command_line(tmp_path):
     (["-"], "{", "-:1: needs JSON"), (["-"], '{"statement": "x"}\n', "-:1: needs"), (["no such file"], "", "no such file"), ([], "", "input"),
     (["-", "--lean", "no-such-lean"], "", "not found"), (["-", "--lean", "true"], "", "is not Lean"), (["-", "--timeout", "0"], "", "above 0"),
     (["-", "--header_file", "nowhere"], "", "nowhere"), (["-", "--lean_project", "nowhere"], "", "nowhere"),
-    (["-", "--out", "/no/such/dir/o"], "", "/no/such")])
+    (["-", "--out", "/no/such/dir/o"], "", "/no/such"), (["-", "--lean", '"'], "", "not found"), (["-"], "[" * 99999, "-:1: needs JSON"),
+    (["-"], '{"statement": "x", "proof": "y", "header": []}', "-:1: needs JSON")])
 def test_bad_input_is_one_line_and_status_2(args, stdin, say):
     got = cli(*args, *(() if "--lean" in args else ("--lean", LEAN)), stdin=stdin)
     assert got.returncode == 2 and say in got.stderr.splitlines()[-1] and not got.stdout, got
@@ -1228,6 +1229,13 @@ def test_what_is_no_model(tmp_path, monkeypatch):
         with pytest.raises(stp.UserError, match=r"\A--model broken_\S+: cannot be loaded \([^\n]*\Z"):
             stp.check_model(flags(tmp_path, "--model", broken))
     assert {Path(folder, f).exists() for f in ("config.json", "model.safetensors")} == {True}
+    mamba = shutil.copytree(folder, "mamba")
+    transformers.MambaConfig(vocab_size=1000).save_pretrained(mamba)
+    with pytest.raises(stp.UserError, match="has no key-value cache"):
+        stp.check_model(flags(tmp_path, "--model", mamba))
+    transformers.T5Config().save_pretrained(mamba)
+    with pytest.raises(stp.UserError, match="cannot be loaded .*T5Config"):
+        stp.check_model(flags(tmp_path, "--model", mamba))
 
 
 SMALL = dict(hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=32,
@@ -1486,10 +1494,18 @@ BAD_FLAGS = """--batch_size 0 | --lora_r -1 | --temperature -1 | --max_prompt 0 
 
 
 def test_bounds_of_flags(tmp_path, monkeypatch, capsys):
+    assert flags(tmp_path, "--header", "open Nat").header == "open Nat\n" and stp.parse_args(["--preset", "paper"]).header == stp.PAPER_HEADER
     for text in re.split(r" \| |\n", BAD_FLAGS):
         status, out, err = call(monkeypatch, capsys, "--preset", "tiny", "--out", tmp_path / "out", *text.split())
         assert (status, len(err), out) == (2, 1, []) and text.split()[0] in err[0] and text.split()[1] in err[0], (text, err)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_statement_of_two_files_counts_once(tmp_path, capsys):
+    """With the last one's split, and said so."""
+    rows = [{"statement": f"theorem {n} : True := by", "split": split} for n, split in ("aA", "bA", "aB")]
+    data = stp.load_data(flags(tmp_path, "--eval", rows_file(tmp_path / "1", rows[:2]), rows_file(tmp_path / "2", rows[2:])))
+    assert [s["split"] for s in data.scored] == ["B", "A"] and "1 of 3 statements stand there before" in capsys.readouterr().err
 
 
 BAD_INPUT = {  # arguments, where {} is a folder of bad files: what is said
@@ -1500,7 +1516,7 @@ BAD_INPUT = {  # arguments, where {} is a folder of bad files: what is said
     "--eval {}/other.jsonl": "other.jsonl", "--eval nowhere": "no file nowhere", "--lean no-such-lean": "no-such-lean", "--lean cat": "--lean",
     "--lean_project nowhere": "nowhere", "--model ./no-model": "neither a folder nor", "--model {}/adapter": "is a LoRA adapter",
     "--model {}": "cannot be loaded", "--max_new 1000": "it has 512 positions", "--out /proc/nowhere": "cannot be written",
-    "--out {}": "is no run folder",
+    "--out {}": "is no run folder", "--library": "both are empty", '--lean "abc': "Lean not found",
     "--header nonsense": "under the header", "--header import\\ Mathlib": "--lean_project",
     "--preset paper": "hf download deepseek-ai/DeepSeek-Prover-V1.5-SFT"} | ({} if HAS_VLLM else {"--engine vllm": "pip install vllm"})
 
@@ -1651,6 +1667,13 @@ def test_evaluation_by_hand(tmp_path, monkeypatch, capsys):
     copy = shutil.copytree(BASE, tmp_path / "x/base")
     stp.evaluate(None, data, variant(args, model=str(copy), procs=7))  # the same content: read back
     assert not asked and len(glob.glob(f"{args.out}/eval/*")) == 1
+    for t in 0, 1:  # with --no_retrain the last model of self-play is scored: another one after each iteration
+        os.makedirs(f"{args.out}/iter_0{t}/model/merged")
+        stp.evaluate(f"{args.out}/iter_0{t}/model", data, args)
+        assert asked and [shutil.rmtree(f) for f in glob.glob(f"{args.out}/eval/iter_0{t}_model_*")] == [None]
+        asked.clear()
+    with pytest.raises(stp.UserError, match="iter_02/model/merged is gone"):
+        stp.evaluate(f"{args.out}/iter_02/model", data, args)
     json_edit(copy / "generation_config.json", {"eos_token_id": [1, 2]})
     for i, (other, changes) in enumerate([(rows[:1], {}), (rows[:3], {}), (rows, {"samples": 7}), (rows, {"temperature": 0.5}), (rows, {"seed": 1}),
                                           (rows, {"max_new": 9}), (rows, {"model": str(copy)}), ([{**rows[0], "split": "w"}], {})], 2):
