@@ -764,6 +764,8 @@ def test_figures(tmp_path, monkeypatch, capsys):
         (tmp_path / run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     for name, text in {"bad": "{", "list": "[]", "b/a_0/metrics.jsonl": '{"iteration": 0}'}.items():
         (tmp_path / name).write_text(text)
+    still = [{"given": 12, "proved": proved, "proofs": proofs} for proofs, proved in [(96, 3), (156, 6), (216, 6)]]
+    assert figures.measures([126], still) == pytest.approx([4.5, 6, 0.156])  # where half is first reached
     figures.main(["table"])  # the published runs
     assert "| stp | " in capsys.readouterr().out
     monkeypatch.chdir(tmp_path)

@@ -117,14 +117,14 @@ def proved_at(proofs, rows):
 
 
 def measures(proofs, rows):
-    """(n + 2,): proved_at, proved at the run's end, and thousands of proofs until half of the given are proved.
+    """(n + 2,): proved_at, proved at the run's end, thousands of proofs until half of the given are proved.
 
     A run that has little left to prove samples less, so its end may come before the last of `proofs`.
     """
     middle = rows[0]["given"] / 2
     until = [m for m, last in zip(rows, [{"proved": 0}, *rows], strict=False) if last["proved"] < middle]
-    half = np.interp(middle, [m["proved"] for m in until], [m["proofs"] / 1000 for m in until], right=math.nan)
-    return np.append(proved_at(proofs, rows), [rows[-1]["proved"], half])
+    half = np.interp(middle, [m["proved"] for m in until], [m["proofs"] for m in until], right=math.nan)
+    return np.append(proved_at(proofs, rows), [rows[-1]["proved"], half / 1000])
 
 
 def mean_and_error(values):
@@ -171,8 +171,8 @@ def table(args):
         rows.append([arm, len(seeds), *cells(proved), f"{tokens / 1e6:.1f}M", f"{minutes:.0f}"])
     given = sorted({metrics[0]["given"] for metrics in runs.values()})
     print(f"Proved given statements, of {' or '.join(map(str, given))}, after so many proofs sampled: mean ± "
-          "standard error over seeds.\nStart, end: after the first and the last iteration. Half: thousands of "
-          "proofs sampled until half of the\ngiven statements are proved; a dash where a seed never gets there. "
+          "standard error over seeds.\nStart, end: after the first and the last iteration. Half: thousands "
+          "of proofs until half of the given\nstatements are proved; a dash where a seed never gets there. "
           "Tokens, minutes: of a whole run.\n")
     print_rows(["arm", "seeds", "start", *head, "tokens", "minutes"], *rows)
 
