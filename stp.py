@@ -148,7 +148,7 @@ def make_parser():
     add("--temperature", 1.0, "0: greedy", high=2)
     add("--max_prompt", 1024, "prompt tokens; longer ones lose their beginning", low=16)
     add("--max_new", 1024, "completion tokens", low=1)
-    add("--shard", 16384, "samples per shard file, the unit of work and of resuming", low=1)
+    add("--shard", 4096, "samples per shard file, the unit of work and of resuming", low=1)
 
     group = p.add_argument_group("conjecturing (section 3.1)")
     add("--conjecturer", "on", "frozen: untrained; off: expert iteration", choices=("on", "frozen", "off"))
