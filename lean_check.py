@@ -78,9 +78,10 @@ BRACKETS = {"(": ")", "[": "]", "{": "}", "⟨": "⟩", "⦃": "⦄"}
 BINDER_ENDS = {",", "=>", "↦", ":=", "then", "with", "from"}  # one of them follows `∀ x : T`
 # A tactic stands behind one of these, or at the start of a line in the column of another. `(name := term)` is
 # its configuration: Lean compiles and runs the term, if it is more than literals, names and constructors.
-TACTIC = re.compile(r"""(?:^[ ]*|([;·|]|=>|<;>(?:\s*\[)?|\b(?:disch|discharger|norm)\s*:=|\b(?:by|try|in|first
- |solve|repeat'?|then|else|all_goals|any_goals|focus|iterate(?:\ +\d+)?|show_term|classical|unhygienic
- |with_\w+)\b)\s*)((?:[({]\s*)*)(?=([a-z_]\w*[?!']*))""", re.M | re.X)
+TACTIC = re.compile(r"""(?:^[ ]*|([;·|]|(?<![^\s({;])\.(?=\s)|=>|<;>(?:\s*\[)?
+ |\b(?:disch|discharger|norm)\s*:=|\b(?:by|try|in|first|solve|repeat1?'?|fail_if_success|checkpoint|then|else
+ |all_goals|any_goals|focus|iterate(?:\ +\d+)?|show_term|classical|unhygienic|with_\w+)\b)\s*)
+ ((?:[({]\s*)*)(?=([a-z_]\w*[?!']*))""", re.M | re.X)
 SEARCH = re.compile(r"""(?:hint|observe|propose)(?![\w.'])(?!\s*:=)|trace +[^ "]""")
 CONFIGURATION = re.compile(r"\s*(?:only\b|[+-]\w+|([\[(])(?:(?<=\[)|\s*(\w+)\s*:=))")
 TERM = re.compile(r"""[^\w.'"\s{}\[\]()⟨⟩,:=]|[\w\])}⟩'"]\s*[\[({⟨]|[\w\])}⟩'"]\s+[\w"]""")

@@ -501,7 +501,7 @@ def test_reader_lets_pass(proof):
     "\n  simp (config := f x)", "\n  simp (config := {maxSteps := f x})", "\n  case a => omega (x := g y)", "\n  induction n with\n  | zero => simp (x := f y)", "\n  rw [a]; simp (x := f y)",
     "\n  simp +arith (x := f y)", "\n  simp only [a] (x := f y)", "\n  have k : p := by\n    simp (x := @f y)", "\n  mytactic (x := (f) y)", "\n  mytactic (x := 1) (y := `(f))", "\n  all_goals simp (x := f $ y)",
     "\n  simp (x := by exact 1)", "\n  simp (x := unsafeIO)", "\n  simp (disch := simp (x := f y))", "\n  exact by simp (x := f y)", "\n  (simp (x := f y))", "\n  a <;> [simp (x := f y); skip]",
-    "\n  if h : p then simp (x := f y) else skip", "\n  · simp (x := do a)", "\n  open Foo in simp (x := f y)", "\n  exact? ", "\n  rw?", "\n  try hint", "\n  decide +native", "\n  simp (suggestions := true)",
+    "\n  if h : p then simp (x := f y) else skip", "\n  · simp (x := do a)", "\n  open Foo in simp (x := f y)", "\n  exact? ", "\n  rw?", "\n  try hint", "\n  . hint", "\n  (. hint)", "\n  . simp (x := f y)", "\n  fail_if_success hint", "\n  repeat1 simp (x := f y)", "\n  decide +native", "\n  simp (suggestions := true)",
     "\n  exact \"{\"", "\n  exact r#\"{\"#", "\n  exact x[i]'('", "\n  exact \"\\q\"", "\n  trace s!\"x\"", "\n  first | trace h | skip", "\n  case a => trace (f h)", "\n  let rec @[simp] k := 1", "\n  exact \"open", "\n  exact /- open",
     "\n  set_option maxHeartbeats 1001 in skip", "\n  set_option trace.profiler.output \"x\" in run_cmd x"])
 def test_reader_refuses(proof):
