@@ -755,11 +755,14 @@ def check_model(args):
     """UserError where model and tokenizer would give wrong numbers without a word."""
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
     try:
-        config, tokenizer = AutoConfig.from_pretrained(args.model), load_tokenizer(args.model)
-        forward = inspect.signature(MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].forward).parameters
-        config = config.get_text_config()
-    except (OSError, ValueError, KeyError, AttributeError) as e:
+        whole, tokenizer = AutoConfig.from_pretrained(args.model), load_tokenizer(args.model)
+        if type(whole) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+            raise ValueError(f"{type(whole).__name__}: no causal language model")
+    except (OSError, ValueError, KeyError) as e:
         raise UserError(f"--model {args.model}: cannot be loaded ({str(e).splitlines()[0]})") from None
+    config = whole.get_text_config()
+    cached = args.engine == "vllm" or "past_key_values" in inspect.signature(  # a second for the import
+        MODEL_FOR_CAUSAL_LM_MAPPING[type(whole)].forward).parameters
     line = "theorem t (h₀ : ∀ x ∈ ℕ, x ≠ 0) : ⟨a, b⟩ = c := by\n    norm_num  [h₀]\n\n  simp"
     ids, length = encode_prompt(tokenizer, line), args.max_prompt + args.max_new
     back = tokenizer.decode(ids, skip_special_tokens=True)
@@ -769,8 +772,7 @@ def check_model(args):
         (tokenizer.eos_token_id is None, "its tokenizer (tokenizer_config.json) has no eos_token"),
         (max(ids) >= config.vocab_size, f"its tokenizer has ids from {config.vocab_size} on, the model not"),
         (places and places < length, f"it has {places} positions; --max_prompt and --max_new need {length}"),
-        (args.engine == "hf" and "past_key_values" not in forward,
-         "it has no key-value cache, so --engine hf would sample without its state; use --engine vllm"),
+        (not cached, "it has no key-value cache: --engine hf would lose its state; use --engine vllm"),
     ):
         if bad:
             raise UserError(f"--model {args.model}: {why}")
@@ -1415,13 +1417,17 @@ def load_data(args):
 
 # ------------------------------------------------------------------------------------------------------ start
 
+def input_files(args):
+    """{data file: its flag}."""
+    return {path: flag for flag in ("eval", "sft", "library", "statements")
+            for path in getattr(args, flag) or ()}
+
+
 def missing(args):
     """What a run needs and this machine lacks, each with what brings it."""
     from importlib.util import find_spec
-    files = {path: flag for flag in ("eval", "sft", "library", "statements")
-             for path in getattr(args, flag) or ()}
     adapter = os.path.exists(f"{args.model}/adapter_config.json")
-    lacks = [f"--{flag}: no file {path} (README, One GPU node)" for path, flag in files.items()
+    lacks = [f"--{flag}: no file {path} (README, One GPU node)" for path, flag in input_files(args).items()
              if not os.path.exists(path)]
     lacks += [message for lack, message in (
         (not os.path.isdir(args.model),
@@ -1517,8 +1523,8 @@ def start(args):
     args.model = model_folder(args.model) or args.model
     lacks = missing(args)
     if args.dry_run:
-        files = *args.statements, *args.library, *args.sft, *(args.eval or ()), f"{args.model}/config.json"
-        lines = plan(load_data(args) if all(map(os.path.exists, files)) else None, args)
+        here = all(map(os.path.exists, [*input_files(args), f"{args.model}/config.json"]))
+        lines = plan(load_data(args) if here else None, args)
         lines += [("" if i else "missing here", lack) for i, lack in enumerate(lacks or ["nothing"])]
         print("\n".join(f"{name:17}{text}" for name, text in lines))
         return
@@ -1526,7 +1532,7 @@ def start(args):
         raise UserError("\n  ".join(["missing:", *lacks]) if len(lacks) > 1 else lacks[0])
     check_model(args)
     data = load_data(args)
-    if args.iters and not data.library + data.sft:
+    if args.iters and not (data.library or data.sft):
         raise UserError("--library, --sft: both are empty; stage 1 needs theorems with proofs")
     trial = {"statement": "theorem stp_trial : True := by", "proof": "\n  exact True.intro"}
     trial, = lean(lean_check.check, [trial], args)

@@ -1559,7 +1559,8 @@ def test_a_run_folder_belongs_to_one_run(tiny_run, tmp_path, monkeypatch, capsys
         status, _, err = call(monkeypatch, capsys, *argv)
         assert (status, len(err)) == (2, 1) and f"in use by process {os.getpid()}" in err[0]
     for extra, say in [(["--kappa", 2], "--kappa 4.0 -> 2.0"), (["--subset", 3], "--subset 0 -> 3"), (["--seed", 1], "--seed 0 -> 1"),
-                       (["--library", rows_file(tmp_path / "other", [{"statement": "theorem m : True := by", "proof": "\n  trivial"}])], "--library"), (["--sft", rows_file(tmp_path / "sft", [{"prompt": "p", "target": "t"}])], "--sft"),
+                       (["--library", rows_file(tmp_path / "other", [{"statement": "theorem m : True := by", "proof": "\n  trivial"}])], "--library"),
+                       (["--sft", rows_file(tmp_path / "sft", [{"prompt": "p", "target": "t"}])], "--sft"),
                        (["--model", model_and_tokenizer(tmp_path / "m")], "--model")]:
         status, _, err = call(monkeypatch, capsys, *argv, *extra)
         assert (status, len(err)) == (2, 1) and say in err[0] and "use another --out" in err[0] and "delete" not in err[0], (extra, err)

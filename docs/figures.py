@@ -121,9 +121,9 @@ def measures(proofs, rows):
 
     A run that has little left to prove samples less, so its end may come before the last of `proofs`.
     """
-    middle = rows[0]["given"] / 2
-    until = [m for m, last in zip(rows, [{"proved": 0}, *rows], strict=False) if last["proved"] < middle]
-    half = np.interp(middle, [m["proved"] for m in until], [m["proofs"] for m in until], right=math.nan)
+    x, y, middle = [m["proofs"] for m in rows], [m["proved"] for m in rows], rows[0]["given"] / 2
+    n = np.searchsorted(y, middle) + 1  # to the first iteration with so many
+    half = np.interp(middle, y[:n], x[:n], right=math.nan)
     return np.append(proved_at(proofs, rows), [rows[-1]["proved"], half / 1000])
 
 
