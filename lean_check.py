@@ -639,25 +639,30 @@ def main():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     options, start, counts = vars(p.parse_args()), time.time(), collections.Counter()
     attempts, path, header = (options.pop(name) for name in ("input", "out", "header_file"))
-    part = f"{path}.{os.getpid()}.part"
+    plain = path != "-" and (os.path.isfile(path) or not os.path.exists(path))  # no pipe, no device
+    path = os.path.realpath(path) if plain else path
+    part = f"{path}.{os.getpid()}.part" if plain else path
     try:
         attempts = read_attempts(attempts)
         attempts = itertools.chain(list(itertools.islice(attempts, 1)), attempts)  # bad input shows first
         with contextlib.ExitStack() as stack:
             header = stack.enter_context(open(header, encoding="utf-8")).read() if header else ""
             out = sys.stdout if path == "-" else stack.enter_context(open(part, "w"))
-            stack.callback(lambda: os.path.exists(part) and os.unlink(part))
+            stack.callback(lambda: plain and os.path.exists(part) and os.unlink(part))
             checked = stack.enter_context(contextlib.closing(check(attempts, header=header, **options)))
             for a in tqdm(checked, unit=" proofs", disable=None):
                 if a["message"].startswith("header: ") and a.get("header") is None:
                     raise LeanError(f"Lean does not accept the header: {a['message'][8:]}")
                 counts[a["verdict"]] += 1
                 print(json.dumps(a), file=out, flush=True)
-            if path != "-":
+            if plain:
                 os.replace(part, path)
     except (ValueError, OSError) as e:
         print(f"lean_check.py: {e}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("lean_check.py: stopped", file=sys.stderr)
+        return 130
     verdicts = ", ".join(f"{n} {v}" for v, n in counts.most_common())
     print(f"{counts.total()} proofs: {verdicts}; {time.time() - start:.1f} s", file=sys.stderr)
     return 1 if counts["crashed"] else 0

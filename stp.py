@@ -125,7 +125,7 @@ def make_parser():
     add("--preset", "auto", "auto: paper if CUDA is there", choices=("auto", "tiny", "paper"))
     add("--iters", 24, "self-play iterations; 0: no self-play, evaluate --model")
     add("--out", "out", "run folder", type=str)
-    add("--seed", 0, "random seed of everything")
+    add("--seed", 0, "random seed of everything", high=2**32 - 1)
     add("--procs", 0, "processes of sampling and training; 0: one per GPU, else one per core, at most 4")
     add("--ray", None, "run on this ray cluster: auto, or HOST:PORT (README)", type=str)
     add("--dry_run", False, "print the plan, in counts and hours, and what is missing; run nothing")
@@ -334,7 +334,7 @@ def run(data, args):
         print("final re-training from the base model", flush=True)
         policy = stage_3(f"{args.out}/final_{args.iters:02d}", data, args, upto=args.iters)
     print(f"final model: {merged(policy, args)}", flush=True)
-    if args.samples:
+    if args.samples and data.scored:
         evaluate(policy, data, args)
 
 
@@ -1237,9 +1237,8 @@ def write_proofs(folder, proofs):
     for i, (header, found) in enumerate(proofs.items()):
         with open(f"{folder}/proofs{i or ''}.lean", "w", encoding="utf-8") as f:
             f.write(header)
-            for n, a in enumerate(found.values(), 1):  # names repeat: a namespace each
-                by = a["statement"] + ("" if a["proof"][:1].isspace() else "\n")
-                f.write(f"\nnamespace proof_{n}\n{by}{a['proof']}\nend proof_{n}\n")
+            for n, a in enumerate(found.values(), 1):  # as Lean read it; names repeat, so each has a number
+                f.write("\n" + lean_check.template(a["statement"], a["proof"]).replace("\0", str(n)))
 
 
 def pass_at_k(n, counts, k):
@@ -1340,6 +1339,8 @@ def load_statements(path, header="", skip_bad=False):
             reasons[e.args[1]].append(n)
     lost, parts = sum(map(len, reasons.values())), sorted(reasons.items(), key=lambda part: -len(part[1]))
     why = "; ".join(f"{len(where)}: {reason} (first: entry {where[0]})" for reason, where in parts[:5])
+    if not n:
+        raise UserError(f"{path}: no entries")
     if lost == n or lost > n / 2 and not skip_bad:
         hint = "; --skip_bad goes on with the rest" * (lost < n)
         raise UserError(f"{path}: {lost} of {n} entries are unusable{hint}. {why}")
@@ -1389,15 +1390,21 @@ def load_data(args):
     tokenizer, draw = load_tokenizer(args.model), rng(args, "subset")
 
     def load(paths):
-        rows = [s for path in paths for s in load_statements(path, args.header, args.skip_bad)]
-        fit = {s["statement"]: s for s in rows
-               if len(encode_prompt(tokenizer, s["statement"])) <= args.max_prompt}
+        rows, fit = [], {}
+        for path in paths:
+            more = load_statements(path, args.header, args.skip_bad)
+            if paths is args.eval and len(paths) > 1:  # benchmarks share names of splits
+                more = [{**s, "split": f"{path} {s['split']}"} for s in more]
+            rows += more
+        for s in rows:
+            if len(encode_prompt(tokenizer, s["statement"])) <= args.max_prompt:
+                fit.setdefault(s["statement"], s)
         if not fit:
             raise UserError(f"every statement of {', '.join(paths)} is longer than --max_prompt "
                             f"{args.max_prompt}")
         if again := len(rows) - len({s["statement"] for s in rows}):
             print(f"{', '.join(paths)}: {again} of {len(rows)} statements stand there before; each counts "
-                  "once, with the last one's split and header", file=sys.stderr)
+                  "once, with the first one's split and header", file=sys.stderr)
         if long := sum(s["statement"] not in fit for s in rows):
             print(f"{', '.join(paths)}: {long} of {len(rows)} statements are left out, longer than "
                   f"--max_prompt {args.max_prompt} tokens", file=sys.stderr)
@@ -1412,6 +1419,8 @@ def load_data(args):
         given, tenth = draw.sample(given, len(given)), len(given) // 10
         heldout, given = [{**s, "split": "heldout"} for s in given[:tenth]], given[tenth:]
     scored = load(args.eval) if args.eval else heldout
+    if not scored and args.samples:
+        print(f"no statements are held out of {len(given)}: no score without --eval", file=sys.stderr)
     return Data(given, scored, load_library(args.library, args.header, args.skip_bad), load_sft(args.sft))
 
 
@@ -1433,6 +1442,8 @@ def missing(args):
         (not os.path.isdir(args.model),
          f"--model: {args.model} is neither a folder nor downloaded; run: hf download {args.model}"),
         (adapter, f"--model: {args.model} is a LoRA adapter; merge it, or name merged/ beside it"),
+        (os.path.isdir(args.model) and not adapter and not weights_size(args.model),
+         f"--model: {args.model} has no weights (.safetensors, .bin)"),
         (args.engine == "vllm" and not find_spec("vllm"),
          "--engine vllm: not installed; run: pip install vllm (or use --engine hf)"),
         (args.gpus and args.procs > args.gpus, f"--procs {args.procs}: there are {args.gpus} GPUs"),
@@ -1505,7 +1516,7 @@ def settle(path, data, args):
     now = {f"--{k}": v for k, v in vars(args).items() if k not in {*free, *content}}
     now |= {f"content of --{k}": digest(v) for k, v in content.items()}
     if path.exists():
-        old = json.loads(path.read_text())["compared"]
+        old = next(read_jsonl(path), {}).get("compared", {})
         if differ := ", ".join(f"{k} {old.get(k)} -> {v}" for k, v in now.items() if old.get(k) != v):
             raise UserError(f"--out {args.out} was made with other flags or files: {differ}; use "
                             "another --out")
@@ -1524,6 +1535,8 @@ def start(args):
     lacks = missing(args)
     if args.dry_run:
         here = all(map(os.path.exists, [*input_files(args), f"{args.model}/config.json"]))
+        if here:
+            check_model(args)
         lines = plan(load_data(args) if here else None, args)
         lines += [("" if i else "missing here", lack) for i, lack in enumerate(lacks or ["nothing"])]
         print("\n".join(f"{name:17}{text}" for name, text in lines))

@@ -18,6 +18,7 @@ import multiprocessing
 import os
 import random
 import re
+import select
 import shutil
 import signal
 import subprocess
@@ -548,6 +549,19 @@ def test_command_line(tmp_path):
     out = [json.loads(line) for line in (tmp_path / "o").read_text().splitlines()]
     assert got.returncode == 0 and [o["verdict"] for o in out] == ["proved", "rejected"] and out[0]["id"] == 7
     assert "1 proved" in got.stderr and list(tmp_path.iterdir()) == [tmp_path / "o"]
+    os.symlink("o", tmp_path / "link")  # it stays one; a pipe is written to
+    assert cli("-", "--lean", LEAN, "--out", tmp_path / "link", stdin=lines[:lines.index("\n")]).returncode == 0
+    assert os.readlink(tmp_path / "link") == "o" and len((tmp_path / "o").read_text().splitlines()) == 1
+    os.unlink(tmp_path / "link")
+    got = cli("-", "--lean", LEAN, "--out", "/dev/stdout", stdin=lines)
+    assert got.returncode == 0 and [json.loads(x)["verdict"] for x in got.stdout.splitlines()] == ["proved", "rejected"]
+    with subprocess.Popen([sys.executable, lean_check.__file__, "-", "--lean", LEAN], stdin=-1, stdout=-1, stderr=-1, text=True,
+                          preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler)) as process:
+        while not select.select([process.stdout], [], [], 0.05)[0]:
+            process.stdin.write(lines.splitlines(True)[0])
+            process.stdin.flush()
+        process.send_signal(signal.SIGINT)
+        assert process.communicate()[1].splitlines()[-1] == "lean_check.py: stopped" and process.returncode == 130
     (tmp_path / "h").write_text("openn Nonsense")
     got = cli("-", "--lean", LEAN, "--header_file", tmp_path / "h", "--out", tmp_path / "p", stdin=lines)
     assert got.returncode == 2 and "expected command" in got.stderr and len(got.stderr.splitlines()) == 1 and len(list(tmp_path.iterdir())) == 2
@@ -560,7 +574,7 @@ def test_command_line(tmp_path):
     (["-"], "{", "-:1: needs JSON"), (["-"], '{"statement": "x"}\n', "-:1: needs"), (["no such file"], "", "no such file"), ([], "", "input"),
     (["-", "--lean", "no-such-lean"], "", "not found"), (["-", "--lean", "true"], "", "is not Lean"), (["-", "--timeout", "0"], "", "above 0"),
     (["-", "--header_file", "nowhere"], "", "nowhere"), (["-", "--lean_project", "nowhere"], "", "nowhere"),
-    (["-", "--out", "/no/such/dir/o"], "", "/no/such"), (["-", "--lean", '"'], "", "not found"), (["-"], "[" * 99999, "-:1: needs JSON"),
+    (["-", "--out", "/no/such/dir/o"], "", "/no/such"), (["-", "--out", "/tmp"], "", "'/tmp'"), (["-", "--lean", '"'], "", "not found"), (["-"], "[" * 99999, "-:1: needs JSON"),
     (["-"], '{"statement": "x", "proof": "y", "header": []}', "-:1: needs JSON")])
 def test_bad_input_is_one_line_and_status_2(args, stdin, say):
     got = cli(*args, *(() if "--lean" in args else ("--lean", LEAN)), stdin=stdin)
@@ -868,7 +882,7 @@ def test_what_is_unusable_is_counted(tmp_path, capsys, row, reason):
     with pytest.raises(stp.UserError, match=r"bad.jsonl: 2 of 3 entries are unusable; --skip_bad .* 2: .*entry 1\)"):
         stp.load_statements(path)
     assert [r["name"] for r in stp.load_statements(path, skip_bad=True)] == ["statement_2"]
-    for rows, message in ([row], "all.jsonl: 1 of 1 entries"), ([], "all.jsonl: 0 of 0 entries"):
+    for rows, message in ([row], "all.jsonl: 1 of 1 entries"), ([], "all.jsonl: no entries"):
         with pytest.raises(stp.UserError, match=message):
             stp.load_statements.__wrapped__(rows_file(tmp_path / "all.jsonl", rows), skip_bad=True)
 
@@ -1492,7 +1506,7 @@ BAD_FLAGS = """--batch_size 0 | --lora_r -1 | --temperature -1 | --max_prompt 0 
 --K0 0 | --procs -1 | --iters -1 | --iters 1.5 | --shard 0 | --per_seed 0 | --seed_rate 1.1 | --lemma_cap 2 | --resample -0.1 | --challenge 1.5
 --elegance 1 | --elegance -1 | --lr nan | --lr inf | --sft_lr -1 | --epochs 0 | --tokens_per_step 0 | --replay 0 | --train_rate 2 | --gamma -1 | --retrain_proofs -1
 --retrain_repeat 0 | --restart_every -1 | --subset -1 | --lean_workers -1 | --timeout 0 | --heartbeats -1 | --memory 0 | --seed x | --lean_seconds 0
---preset huge | --engine onnx | --reweight best | --conjecturer no | --prover off | --no_such 1 | --tokens_per_second 0 | --epoch 2"""
+--preset huge | --engine onnx | --reweight best | --conjecturer no | --prover off | --no_such 1 | --seed 4294967296 | --tokens_per_second 0 | --epoch 2"""
 
 
 def test_bounds_of_flags(tmp_path, monkeypatch, capsys):
@@ -1504,10 +1518,14 @@ def test_bounds_of_flags(tmp_path, monkeypatch, capsys):
 
 
 def test_a_statement_of_two_files_counts_once(tmp_path, capsys):
-    """With the last one's split, and said so."""
-    rows = [{"statement": f"theorem {n} : True := by", "split": split} for n, split in ("aA", "bA", "aB")]
-    data = stp.load_data(flags(tmp_path, "--eval", rows_file(tmp_path / "1", rows[:2]), rows_file(tmp_path / "2", rows[2:])))
-    assert [s["split"] for s in data.scored] == ["B", "A"] and "1 of 3 statements stand there before" in capsys.readouterr().err
+    """With the first one's split, and said so; files that are scored do not share a split."""
+    rows = [{"statement": f"theorem {n} : True := by", "split": split} for n, split in ("aA", "bA")]
+    one, two = rows_file(tmp_path / "1", rows[:2]), rows_file(tmp_path / "2", [{**rows[0], "split": "B"}, {**rows[0], "statement": "theorem c : 1 = 1 := by"}])
+    data = stp.load_data(flags(tmp_path, "--eval", one, two))
+    assert [s["split"] for s in data.scored] == [f"{one} A", f"{one} A", f"{two} A"]
+    assert "1 of 4 statements stand there before" in capsys.readouterr().err
+    data = stp.load_data(flags(tmp_path, "--statements", one))
+    assert data.scored == [] and capsys.readouterr().err == "no statements are held out of 2: no score without --eval\n"
 
 
 BAD_INPUT = {  # arguments, where {} is a folder of bad files: what is said
@@ -1517,7 +1535,7 @@ BAD_INPUT = {  # arguments, where {} is a folder of bad files: what is said
     "--library {}/other.jsonl": "other.jsonl: 1 of 1", "--library {}/half.jsonl --skip_bad": "needs a text \"proof\"", "--sft {}/other.jsonl": "needs texts",
     "--eval {}/other.jsonl": "other.jsonl", "--eval nowhere": "no file nowhere", "--lean no-such-lean": "no-such-lean", "--lean cat": "--lean",
     "--lean_project nowhere": "nowhere", "--model ./no-model": "neither a folder nor", "--model {}/adapter": "is a LoRA adapter",
-    "--model {}": "cannot be loaded", "--max_new 1000": "it has 512 positions", "--out /proc/nowhere": "cannot be written",
+    "--model {}": "has no weights", "--max_new 1000": "it has 512 positions", "--out /proc/nowhere": "cannot be written",
     "--out {}": "is no run folder", "--library": "both are empty", '--lean "abc': "Lean not found",
     "--header nonsense": "under the header", "--header import\\ Mathlib": "--lean_project",
     "--preset paper": "hf download deepseek-ai/DeepSeek-Prover-V1.5-SFT"} | ({} if HAS_VLLM else {"--engine vllm": "pip install vllm"})
@@ -1650,9 +1668,10 @@ def test_pass_at_k_against_enumeration():
 def test_evaluation_by_hand(tmp_path, monkeypatch, capsys):
     """pass@k of 6 samples, a crash among them; proofs under two headers; the folder belongs to the content."""
     good = {"a": 6, "b": 1, "c": 3}
-    rows = [{"statement": f"theorem {n} (p : Prop) (h : p) : p := by", "name": n, "split": "u" if n == "c" else "v",
+    rows = [{"statement": f"theorem {n.replace('c', 'And.left')} (p : Prop) (h : p) : p := by", "name": n, "split": "u" if n == "c" else "v",
              **({"header": h} if (h := {"b": "def d := 1\n", "x": "import Nonsense\n"}.get(n)) else {})} for n in "abcx"]
-    asked = pretend(monkeypatch, lambda row: ["\n  exact h"] * (n := good.get(row["name"], row["n"])) + [f"\n  no{i}" for i in range(row["n"] - n)])
+    written = {"a": "  have g := h\n  exact g", "c": "\n  exact And.left ⟨h, h⟩"}  # one lost its line break
+    asked = pretend(monkeypatch, lambda row: [written.get(row["name"], "\n  exact h")] * (n := good.get(row["name"], row["n"])) + [f"\n  no{i}" for i in range(row["n"] - n)])
     args = flags(tmp_path, "--samples", 6, "--model", BASE)
     stp.evaluate(None, data := stp.Data([], rows, [], []), args)
     out, err = capsys.readouterr()
@@ -1662,9 +1681,9 @@ def test_evaluation_by_hand(tmp_path, monkeypatch, capsys):
     assert [result["v"][f"pass@{k}"][0] for k in (1, 2, 6)] == pytest.approx([7 / 18, 4 / 9, 2 / 3]) and result["u"]["pass@1"][0] == 0.5
     assert "Lean crashed on 6 samples, which count as failed" in err and "v: 2 of 3 statements proved, 6 samples of each" in out
     assert re.search(r"pass@6 +66\.67% ± [\d.]+ of 3", out)
-    for proofs, names in ("proofs", "ac"), ("proofs1", "b"):
+    for proofs, names in ("proofs", ["a_1", "And.left_2"]), ("proofs1", ["b_1"]):
         text = Path(folder, proofs + ".lean").read_text()
-        assert [text.count(f"theorem {n}") for n in names] == [1] * len(names)
+        assert [text.count(f"theorem {n} ") for n in names] == [1] * len(names)
         assert subprocess.run([*LEAN.split(), f"{folder}/{proofs}.lean"]).returncode == 0
     asked.clear()
     copy = shutil.copytree(BASE, tmp_path / "x/base")
@@ -1718,6 +1737,9 @@ def test_dry_run(tiny_run, tmp_path, monkeypatch, capsys):
         status, lines, err = call(monkeypatch, capsys, *argv, *extra, "--dry_run")
         assert (status, err) == (0, []) and all(any(say in line for line in lines) for say in says if "*" not in say), lines
         assert not out.exists() and {"sampling", "Lean", "training", "disk"} <= {line.split()[0] for line in lines}
+    os.unlink(f"{shutil.copytree(BASE, tmp_path / 'm')}/tokenizer.json")
+    status, _, (line,) = call(monkeypatch, capsys, *argv, "--model", tmp_path / "m", "--dry_run")
+    assert status == 2 and "cannot be loaded" in line
     (tmp_path / "mixed.jsonl").write_text((tmp_path / "s.jsonl").read_text() + '{"statement": "def d := 1"}\n')
     status, lines, (line,) = call(monkeypatch, capsys, *argv, "--statements", tmp_path / "mixed.jsonl", "--dry_run")
     assert status == 0 and "1 of 7 entries are unusable" in line and any(x.startswith("statements       6") for x in lines)
