@@ -22,12 +22,16 @@ Differences from the paper and its official code
   3. Conjectures are sampled with the prompt that the conjecturer is trained on. The official code samples
      without the header, and with "theorem" at the end.
   4. Prover samples that conjectures leave unused go to the given statements, so that every iteration spends
-     the same 2 K |statements| proofs and arms with and without conjectures can be compared.
+     2 K |statements| proofs (but for a remainder) and arms with and without conjectures can be compared.
   5. The weight of a proof has no verify-seconds term: it would make a run depend on the machine's speed.
   6. A conjecture must elaborate in Lean, with no unknown name taken for a variable (autoImplicit), and be no
      given statement under another name.
-  7. tiny preset only (table PRESETS): sizes, three epochs an iteration, conjectures are challenging up to a
-     pass rate of 1/2 instead of 1/4, and stage 3 repeats the proofs found.
+  7. A proof uses a lemma where it has its full name; the official code asks Lean, which also sees names that
+     `open` shortens and `h.lemma`. Without a library "no lemma" seeds have no cap.
+  8. Stage 1 also mines examples for "no lemma". An epoch takes all examples: its last batch may be smaller.
+  9. Conjectures move towards what was unproved when the iteration began; in the official code, when it ended.
+ 10. tiny preset only (table PRESETS): sizes, three epochs an iteration, conjectures are challenging up to a
+     pass rate of 1/2 instead of 1/4, Lean's heartbeats are limited, and stage 3 repeats the proofs found.
 
 The run folder (--out). A file or folder that exists is finished: the same command goes on after any stop.
   config.json, metrics.jsonl (see `metrics`); sft/, final_24/: adapter/, and merged/, which transformers loads
@@ -82,7 +86,7 @@ PRESETS = {
         statements=[f"{HERE}/tiny/statements.jsonl"], library=[f"{HERE}/tiny/library.jsonl"], sft=[],
         # sizes for two CPU cores
         subset=0, max_prompt=384, max_new=128, K=4, K0=4, samples=8, shard=512, timeout=5.0,
-        lean_seconds=0.005, tokens_per_second=5000, train_tokens_per_second=5000,
+        heartbeats=400_000, lean_seconds=0.005, tokens_per_second=5000, train_tokens_per_second=5000,
         # one or two proofs of four: with one alone too few conjectures are kept to train the conjecturer
         challenge=0.5,
         # a small model takes large steps and needs many of them
@@ -143,7 +147,7 @@ def make_parser():
     add("--lora_r", 64, "LoRA rank on all linear layers, with alpha twice as large; 0: full finetune")
     add("--engine", "auto", "auto: vllm on GPUs, else hf; the tiny preset takes GPUs if an engine is named",
         choices=("auto", "vllm", "hf"))
-    add("--K", 16, "proofs sampled per statement", low=1)
+    add("--K", 16, "proofs sampled per statement; up to twice as many where conjectures are too few", low=1)
     add("--K0", 32, "the same in iteration 0", low=1)
     add("--temperature", 1.0, "0: greedy", high=2)
     add("--max_prompt", 1024, "prompt tokens; longer ones lose their beginning", low=16)
@@ -174,6 +178,7 @@ def make_parser():
     add("--gamma", 0.001, "proof weight exp(-gamma characters); 0: length is free")
     add("--sft_lr", 3e-4, "learning rate of stages 1 and 3; the paper's: 1e-4")
     add("--no_retrain", False, "skip stage 3, the final re-training from the base model")
+    add("--retrain_given", False, "stage 3: on proofs of given statements alone, not of conjectures")
     add("--retrain_proofs", 16, "stage 3: most proofs per statement")
     add("--retrain_repeat", 1, "stage 3: times each such proof is trained on; SFT data: once", low=1)
     add("--restart_every", 0, "also re-train every R iterations and go on from it; 0: no")
@@ -187,7 +192,7 @@ def make_parser():
     add("--lean_project", None, "folder of a built Lake project, for Mathlib", type=str)
     add("--lean_workers", 0, "Lean processes; 0: one per core")
     add("--timeout", 200.0, "seconds a proof", low=0.1)
-    add("--heartbeats", 400_000, "Lean's deterministic limit; 0: none")
+    add("--heartbeats", 0, "Lean's deterministic limit of a proof; 0: none")
     add("--memory", 8.0, "GB a Lean process", low=0.1)
 
     group = p.add_argument_group("what the plan of --dry_run reckons with")
@@ -332,7 +337,8 @@ def run(data, args):
             history.replay.clear()  # "periodic refreshing": the replay buffer starts anew
     if args.iters and not args.no_retrain:
         print("final re-training from the base model", flush=True)
-        policy = stage_3(f"{args.out}/final_{args.iters:02d}", data, args, upto=args.iters)
+        only = "_given" * args.retrain_given
+        policy = stage_3(f"{args.out}/final_{args.iters:02d}{only}", data, args, upto=args.iters)
     print(f"final model: {merged(policy, args)}", flush=True)
     if args.samples and data.scored:
         evaluate(policy, data, args)
@@ -439,7 +445,8 @@ def self_play_iteration(t, data, history, policy, args):
     clock.append(time.time())
 
     # Train: the same model on both roles.
-    history.add(attempts, stats["tokens"])
+    written = sum(row["tokens"] for f in Path(folder).glob("conjecture/*.jsonl") for row in read_jsonl(f))
+    history.add(attempts, stats["tokens"] + written)
     examples = phase(f"{folder}/examples.jsonl", lambda: training_examples(history, rewards, data, args))
     learnt = {}
     if examples and args.prover == "on":
@@ -454,7 +461,7 @@ def self_play_iteration(t, data, history, policy, args):
 def choose_seeds(history, data, budget, t, args):
     """Seeds (statement, proof, lemma) from all proofs of given statements so far, at most `budget` (step 1).
 
-    A lemma that has --lemma_cap of the budget gives no further seed; "no lemma" counts as one.
+    A lemma that has --lemma_cap of the budget gives no further seed; "no lemma" is one beside others.
     """
     if args.conjecturer == "off":
         return []
@@ -463,7 +470,8 @@ def choose_seeds(history, data, budget, t, args):
     draw.shuffle(proofs)
     for p in proofs:
         for lemma in sorted(reward.invoked(p["proof"], data.lemmas)) + [None] * (draw.random() < 0.5):
-            if (p["statement"], lemma) not in seeds and count[lemma] < args.lemma_cap * budget:
+            room = count[lemma] < args.lemma_cap * budget or not data.lemmas
+            if room and (p["statement"], lemma) not in seeds:
                 count[lemma] += 1
                 seeds[p["statement"], lemma] = {**pick(p, "statement", "proof", "header"), "lemma": lemma}
     return list(itertools.islice(seeds.values(), budget))
@@ -558,7 +566,8 @@ def stage_3(folder, data, args, upto):
         attempts = load_attempts(f"{args.out}/iter_{t:02d}")
         rates = reward.pass_rates(attempts)
         for a in attempts:
-            if a["verdict"] == "proved" and (a["role"] == "given" or rates[a["statement"]] <= args.challenge):
+            challenging = not args.retrain_given and rates[a["statement"]] <= args.challenge
+            if a["verdict"] == "proved" and (a["role"] == "given" or challenging):
                 proofs[a["statement"]][a["proof"]] = a
     examples = sft_examples(data, args)
     for found in proofs.values():
@@ -1144,7 +1153,7 @@ def metrics(t, data, unproved, seeds, conjectures, attempts, rewards, examples, 
     return {
         "iteration": t, "given": len(data.given), "proved": proved,  # so far
         "cumulative": round(proved / len(data.given), 4),
-        "proofs": history.sampled, "tokens": history.tokens,  # sampled by the prover so far
+        "proofs": history.sampled, "tokens": history.tokens,  # sampled so far: by the prover, by both
         "seeds": len(seeds), "sampled": len(conjectures),  # conjectures written; of these:
         "wellformed": checked["ok"] + checked["duplicate"], "distinct": checked["ok"], "tried": len(rewards),
         "barely": len(rewards) - reasons["unproved"] - reasons["too easy"] - reasons["unjudged"],
@@ -1354,7 +1363,12 @@ def load_library(paths, header="", skip_bad=False):
     rows = [row for path in paths for row in load_statements(path, header, skip_bad)]
     if bad := next((row for row in rows if not is_text(row.get("proof"))), None):
         raise UserError(f'--library: {bad["name"]} of {", ".join(paths)} needs a text "proof"')
-    return rows
+    return [{**row, "proof": " " * (row["proof"][:1].strip() != "") + row["proof"]} for row in rows]
+
+
+def proposition(text):
+    """The last theorem of a text, without its name and white space."""
+    return " ".join(re.split(r"\b(?:theorem|lemma)\s", text)[-1].split()[1:])
 
 
 def load_sft(paths):
@@ -1418,10 +1432,15 @@ def load_data(args):
     if not heldout and not args.eval:
         given, tenth = draw.sample(given, len(given)), len(given) // 10
         heldout, given = [{**s, "split": "heldout"} for s in given[:tenth]], given[tenth:]
+    sft, apart = load_sft(args.sft), {proposition(s["statement"]) for s in heldout}
+    learnt = [row for row in sft if proposition(row["prompt"]) not in apart]
+    if len(learnt) < len(sft):
+        print(f"{', '.join(args.sft)}: {len(sft) - len(learnt)} of {len(sft)} rows are left out, proofs of "
+              "statements that are held out", file=sys.stderr)
     scored = load(args.eval) if args.eval else heldout
     if not scored and args.samples:
         print(f"no statements are held out of {len(given)}: no score without --eval", file=sys.stderr)
-    return Data(given, scored, load_library(args.library, args.header, args.skip_bad), load_sft(args.sft))
+    return Data(given, scored, load_library(args.library, args.header, args.skip_bad), learnt)
 
 
 # ------------------------------------------------------------------------------------------------------ start
@@ -1463,7 +1482,7 @@ def plan(data, args):
     tokens, cores = min(165, args.max_new), args.lean_workers or args.cpus
     each = 2 * args.K * given
     proofs = (2 * args.K0 * given + each * (args.iters - 1) if args.iters else 0) + args.samples * scored
-    rows = 0.1 * each * args.iters + 3 * (len(data.library + data.sft) if data else 0)
+    rows = 0.1 * each * args.iters + 3 * (len(data.library + data.sft) if data else 235_000)
     hours = {"sampling": proofs * tokens / args.tokens_per_second / args.procs / 3600,
              "Lean": proofs * args.lean_seconds / cores / 3600,
              "training": rows * 2 * tokens / args.train_tokens_per_second / args.procs / 3600}
@@ -1509,7 +1528,7 @@ def run_folder(data, args):
 def settle(path, data, args):
     """Writes config.json, or compares with it: places may change, and what touches no number."""
     free = {"out", "iters", "procs", "ray", "nodes", "gpus", "cpus", "dry_run", "eval", "samples",
-            "lean_workers", "no_retrain", "lean", "lean_project", "tokens_per_second",
+            "lean_workers", "no_retrain", "retrain_given", "lean", "lean_project", "tokens_per_second",
             "train_tokens_per_second", "lean_seconds", "skip_bad"}
     content = {"statements": data.given, "library": data.library, "sft": data.sft,
                "model": file_digests(args.model)}

@@ -920,7 +920,7 @@ def test_json_files(tmp_path, content, want):
 
 
 def test_library(tmp_path, capsys):
-    rows = [{"name": "l", "statement": "@[simp] theorem l : True", "proof": " trivial", "file": 1, "other": 2},
+    rows = [{"name": "l", "statement": "@[simp] theorem l : True", "proof": "trivial", "file": 1, "other": 2},
             {"name": "m", "statement": "def m := 1", "proof": ""}, {"name": "n", "statement": "open And\ntheorem n : True", "proof": "\n  simp"}]
     assert stp.load_library([rows_file(tmp_path / "l.jsonl", rows)], "import A") == [
         {"name": "l", "statement": "theorem l : True := by", "proof": " trivial", "file": 1, "split": "all"},
@@ -929,6 +929,18 @@ def test_library(tmp_path, capsys):
     for change in {"proof": None}, {"proof": "\ud800"}, {"proof": ["x"]}:
         with pytest.raises(stp.UserError, match=r"--library: .* of .*l\.jsonl needs a text \"proof\""):
             stp.load_library([rows_file(tmp_path / "l.jsonl", [rows[0], {**rows[2], **change}])])
+
+
+def test_proofs_of_held_out_statements_are_not_learnt(tmp_path, capsys):
+    """Rows of --sft whose prompt ends with one, under any name: left out, and said so."""
+    rows = [{"statement": f"theorem t{i} (n : Nat) :\n    n + {i} = {i} + n := by", "split": ["test", "train"][i % 2]} for i in range(4)]
+    other = [{"prompt": stp.prover_prompt(r["statement"].replace("theorem t", "theorem s").replace("\n   ", ""), stp.PAPER_HEADER), "target": "\n  omega"}
+             for r in rows]
+    example = stp.conjecturer_prompt(None, rows[0]["statement"], "\n  omega", "")  # its last theorem is none
+    data = stp.load_data(flags(tmp_path, "--statements", rows_file(tmp_path / "s.jsonl", rows), "--sft", rows_file(
+        tmp_path / "sft.jsonl", [*other, {"prompt": example, "target": "t"}])))
+    assert [r["prompt"] for r in data.sft] == [other[1]["prompt"], other[3]["prompt"], example] and len(data.scored) == 2
+    assert "sft.jsonl: 2 of 5 rows are left out, proofs of statements that are held out" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("key, value, want", [
@@ -1090,6 +1102,8 @@ def test_seeds(tmp_path):
     assert stp.choose_seeds(history, data, 20, 2, flags(tmp_path, "--conjecturer", "off")) == []
     many = stp.choose_seeds(history, data, 50, 2, flags(tmp_path, "--lemma_cap", 1))
     assert len({(s["statement"], s["lemma"]) for s in many}) == len(many) == 50
+    alone = stp.choose_seeds(history, stp.Data([], [], [], []), 20, 2, args)  # no library: "no lemma" has no cap
+    assert {s["lemma"] for s in alone} == {None} and len(alone) > 10
 
 
 def test_training_examples(tmp_path):
@@ -1640,6 +1654,8 @@ def test_stage_3_examples(tmp_path, monkeypatch):
     targets = Counter(e["target"] for e in examples[1:])
     assert policy is None and examples[0] == sft and {e["weight"] for e in examples[1:]} == {math.exp(-0.004)} and lr == args.sft_lr
     assert targets.pop("\n  d") == 3 and len(targets) == 2 and set(targets.values()) == {3} and targets.keys() < {f"\n  {c}" for c in "abc"}
+    examples = stp.stage_3(f"{args.out}/f", stp.Data([], [], [], [sft]), variant(args, retrain_given=True), upto=2)[1]
+    assert len(examples) == 1 + 2 * 3 and {e["target"] for e in examples[1:]} < {f"\n  {c}" for c in "abc"}
 
 
 def test_drift():
@@ -1808,6 +1824,8 @@ def test_loop(finished):
     again = lean_check.check([stp.pick(a, "statement", "proof") for a in good], lean=LEAN)
     assert good and all(a["verdict"] == "proved" for a in again)
     assert len({a["statement"] for a in good if a["role"] == "given"}) == last["proved"]
+    written = [row["tokens"] for name in ("attempts.json", "conjecture/*") for f in glob.glob(f"{out}/iter_*/{name}") for row in stp.read_jsonl(f)]
+    assert sum(written) == last["tokens"] and len(written) > 2  # of both roles
     assert sum(a["count"] for a in attempts) == last["proofs"] and "\n```" not in "".join(a["proof"] for a in attempts)
     assert set(result) == {"heldout"} and set(result["heldout"]) == {"pass@1", "pass@2", "pass@3"}
     assert re.search(r"pass@3 +[\d.]+% ± [\d.]+ of 4", stdout) and f"final model: {out}/final_02/merged" in stdout
