@@ -1157,6 +1157,7 @@ def test_iterations_by_hand(tmp_path, monkeypatch):
     assert [r["proofs"] for r in rows[:2]] == [36, 52] and rows[1]["kept"] == 1 and rows[0]["tokens"] == 7 and rows[4]["proved"] == 2
     assert "\n  intro k\n  exact h" in examples[0] and "\n  exact id h" not in examples[0]  # always proved: too easy to train on
     assert examples[1].count(f"\ntheorem {tried}" + [c for c in conjectures if tried in c][-1].split(tried)[1] + " := by\n</hard theorem>") == 1
+    assert (rows[0]["distinct_proofs"], rows[0]["lemmas"], rows[1]["lemmas"]) == (1, 0, 1)
     assert rows[1]["verdicts"]["proved"] == 1 + 1 and rows[0]["loss"] == 1 and policy == f"{args.out}/iter_04/model"
     example = stp.conjecturer_example({"statement": always, "proof": "\n  exact id h", "lemma": "id"}, "", data.lemmas, args)["prompt"]
     frozen = variant(args, prover="frozen", out=str(tmp_path / "frozen"))
