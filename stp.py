@@ -30,15 +30,16 @@ Differences from the paper and its official code
      `open` shortens and `h.lemma`. Without a library "no lemma" seeds have no cap.
   8. Stage 1 also mines examples for "no lemma". An epoch takes all examples: its last batch may be smaller.
   9. Conjectures move towards what was unproved when the iteration began; in the official code, when it ended.
-     There a statement may have a weight, 128 for those of miniF2F-valid and ProofNet-valid at last; here 1.
+     There a statement may count more than once (miniF2F-valid, ProofNet-valid, in the last rounds).
  10. tiny preset only (table PRESETS): sizes, three epochs an iteration, conjectures are challenging up to a
      pass rate of 1/2 instead of 1/4, Lean's heartbeats are limited, and stage 3 repeats the proofs found.
 
 The run folder (--out). A file or folder that exists is finished: the same command goes on after any stop.
   config.json, metrics.jsonl (see `metrics`); sft/, final_24/: adapter/, and merged/, which transformers loads
   iter_07/   seeds, conjectures (Lean's verdict; "tried": by the prover), attempts (each distinct proof, its
-             count and verdict), rewards (reason, weight), examples .jsonl; model/ (only the newest: merged/)
-  eval/NAME_CONTENT/    attempts.jsonl, result.json (pass@k), proofs.lean
+             count and verdict), rewards (reason, weight), examples .jsonl; model/ (only the newest: merged/);
+             conjecture/ (what was sampled), attempts.json (tokens, seconds)
+  eval/NAME_CONTENT/    attempts.jsonl, result.json (pass@k), proofs.lean (one for each header)
 """
 import argparse
 import array
@@ -189,7 +190,7 @@ def make_parser():
     add("--samples", 128, "samples per statement, for pass@1, 2, 4, ...; 0: no evaluation")
 
     group = p.add_argument_group("Lean (lean_check.py)")
-    add("--lean", None, "Lean command; default: lean of the PATH", type=str)
+    add("--lean", None, "Lean command; default: the project's, or lean of the PATH", type=str)
     add("--lean_project", None, "folder of a built Lake project, for Mathlib", type=str)
     add("--lean_workers", 0, "Lean processes; 0: one per core")
     add("--timeout", 200.0, "seconds a proof", low=0.1)
@@ -1428,7 +1429,7 @@ def load_data(args):
                   f"--max_prompt {args.max_prompt} tokens", file=sys.stderr)
         return list(fit.values())
 
-    rows = load(args.statements)
+    rows = load(args.statements) if args.statements else []
     given = [s for s in rows if s["split"] == "train"] or rows
     heldout = [s for s in rows if s["split"] != "train"] if len(given) < len(rows) else []
     if 0 < args.subset < len(given):
@@ -1555,6 +1556,8 @@ def settle(path, data, args):
 def start(args):
     """Checks all input before anything is written, then runs; with --dry_run prints the plan instead."""
     args.model = model_folder(args.model) or args.model
+    if args.eval and not args.iters:  # needs no other data
+        args.statements, args.library, args.sft = [], [], []
     lacks = missing(args)
     if args.dry_run:
         here = all(map(os.path.exists, [*input_files(args), f"{args.model}/config.json"]))

@@ -1887,7 +1887,7 @@ def test_more_iterations_and_evaluation_alone(finished, cut_down, tmp_path):
     assert [(r["sampled"], r["loss"]) for r in rows] == [(0, None)] * 2 and results == [] and not glob.glob(f"{parallel}/*/model")
     assert rows[0]["proofs"] == first["proofs"] and rows[0]["proved"] == first["proved"] and not (parallel / "final_02").exists()
     given = cut_down[cut_down.index("--statements") + 1]
-    said = run_stp("--preset", "tiny", "--iters", 0, "--model", out / "final_02/merged", "--eval", given, "--samples", 3, "--max_new", 64,
+    said = run_stp("--preset", "tiny", "--iters", 0, "--model", out / "final_02/merged", "--eval", given, "--statements", "not needed", "--samples", 3, "--max_new", 64,
                    "--out", tmp_path / "e", mark=tmp_path / "e")
     assert "heldout: " in said and "train: " in said and sorted(os.listdir(tmp_path / "e")) == ["config.json", "eval", "lock"]
     alone, = timeless(tmp_path / "e")[1] if (tmp_path / "e/metrics.jsonl").exists() else [json.loads(

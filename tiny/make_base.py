@@ -1,4 +1,4 @@
-"""Makes tiny/base, the model that the tiny preset starts from: a Llama of 0.25M parameters.
+"""Makes tiny/base, the model that the tiny preset starts from: a Llama of 0.24M parameters.
 
     python tiny/make_base.py                     # the committed folder: some minutes on two cores
     python tiny/make_base.py --width 128 --layers 4 --out /tmp/base     # then: stp.py --preset tiny --model /tmp/base
