@@ -180,7 +180,7 @@ def make_parser():
     add("--gamma", 0.001, "proof weight exp(-gamma characters); 0: length is free")
     add("--sft_lr", 3e-4, "learning rate of stages 1 and 3; the paper's: 1e-4")
     add("--no_retrain", False, "skip stage 3, the final re-training from the base model")
-    add("--retrain_given", False, "stage 3: on proofs of given statements alone, not of conjectures")
+    add("--retrain_given", False, "final stage 3: without proofs of conjectures")
     add("--retrain_proofs", 16, "stage 3: most proofs per statement")
     add("--retrain_repeat", 1, "stage 3: times each such proof is trained on; SFT data: once", low=1)
     add("--restart_every", 0, "also re-train every R iterations and go on from it; 0: no")
@@ -339,8 +339,8 @@ def run(data, args):
             history.replay.clear()  # "periodic refreshing": the replay buffer starts anew
     if args.iters and not args.no_retrain:
         print("final re-training from the base model", flush=True)
-        only = "_given" * args.retrain_given
-        policy = stage_3(f"{args.out}/final_{args.iters:02d}{only}", data, args, upto=args.iters)
+        folder = f"{args.out}/final_{args.iters:02d}" + "_given" * args.retrain_given
+        policy = stage_3(folder, data, args, upto=args.iters, given_only=args.retrain_given)
     print(f"final model: {merged(policy, args)}", flush=True)
     if args.samples and data.scored:
         evaluate(policy, data, args)
@@ -561,14 +561,14 @@ def training_examples(history, rewards, data, args):
 
 # --------------------------------------------------------------------------------- stage 3: final re-training
 
-def stage_3(folder, data, args, upto):
+def stage_3(folder, data, args, upto, given_only=False):
     """From the base: SFT data and all proofs found, of given and of challenging statements (section 3.3)."""
     draw, proofs = rng(args, os.path.basename(folder)), defaultdict(dict)
     for t in range(upto):
         attempts = load_attempts(f"{args.out}/iter_{t:02d}")
         rates = reward.pass_rates(attempts)
         for a in attempts:
-            challenging = not args.retrain_given and rates[a["statement"]] <= args.challenge
+            challenging = not given_only and rates[a["statement"]] <= args.challenge
             if a["verdict"] == "proved" and (a["role"] == "given" or challenging):
                 proofs[a["statement"]][a["proof"]] = a
     examples = sft_examples(data, args)

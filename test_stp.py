@@ -1624,7 +1624,7 @@ def test_what_each_training_starts_from_and_what_is_kept(tiny_run, monkeypatch, 
         return folder, {"loss": 1.0, "tokens_per_second": 1.0}
 
     def iteration(t, data, history, policy, args):
-        assert os.path.exists(f"{policy}/merged")
+        assert os.path.exists(f"{policy}/merged") or os.path.exists(f"{out}/iter_{t:02d}")
         replays.append(len(history.replay))
         stp.write_jsonl(f"{out}/iter_{t:02d}/attempts.jsonl", [])
         history.add([], 0)
@@ -1640,6 +1640,8 @@ def test_what_each_training_starts_from_and_what_is_kept(tiny_run, monkeypatch, 
                       "iter_03/model": "restart_03", "iter_04/model": "iter_03/model", "final_05": None}
     assert replays == [0, 1, 0, 1, 2, 0, 1] and epochs["iter_03/model"] == (3, 0.5) and epochs["sft"] == (1, 5e-4)
     assert len(list(out.glob("iter_*/model/adapter"))) == 4
+    assert call(monkeypatch, capsys, *argv, "--iters", 5, "--restart_every", 3, "--samples", 0, "--lr", 0.5, "--retrain_given")[0] == 0
+    assert "final_05_given" in starts and len(starts) == 9  # a finished run, with that alone trained
 
 
 def test_stage_3_examples(tmp_path, monkeypatch):
@@ -1655,7 +1657,7 @@ def test_stage_3_examples(tmp_path, monkeypatch):
     targets = Counter(e["target"] for e in examples[1:])
     assert policy is None and examples[0] == sft and {e["weight"] for e in examples[1:]} == {math.exp(-0.004)} and lr == args.sft_lr
     assert targets.pop("\n  d") == 3 and len(targets) == 2 and set(targets.values()) == {3} and targets.keys() < {f"\n  {c}" for c in "abc"}
-    examples = stp.stage_3(f"{args.out}/f", stp.Data([], [], [], [sft]), variant(args, retrain_given=True), upto=2)[1]
+    examples = stp.stage_3(f"{args.out}/f", stp.Data([], [], [], [sft]), args, upto=2, given_only=True)[1]
     assert len(examples) == 1 + 2 * 3 and {e["target"] for e in examples[1:]} < {f"\n  {c}" for c in "abc"}
 
 
