@@ -568,8 +568,8 @@ def stage_3(folder, data, args, upto, given_only=False):
         attempts = load_attempts(f"{args.out}/iter_{t:02d}")
         rates = reward.pass_rates(attempts)
         for a in attempts:
-            challenging = not given_only and rates[a["statement"]] <= args.challenge
-            if a["verdict"] == "proved" and (a["role"] == "given" or challenging):
+            if a["verdict"] == "proved" and (
+                    a["role"] == "given" or not given_only and rates[a["statement"]] <= args.challenge):
                 proofs[a["statement"]][a["proof"]] = a
     examples = sft_examples(data, args)
     for found in proofs.values():

@@ -1624,7 +1624,7 @@ def test_what_each_training_starts_from_and_what_is_kept(tiny_run, monkeypatch, 
         return folder, {"loss": 1.0, "tokens_per_second": 1.0}
 
     def iteration(t, data, history, policy, args):
-        assert os.path.exists(f"{policy}/merged") or os.path.exists(f"{out}/iter_{t:02d}")
+        assert os.path.exists(f"{policy}/merged")
         replays.append(len(history.replay))
         stp.write_jsonl(f"{out}/iter_{t:02d}/attempts.jsonl", [])
         history.add([], 0)
@@ -1640,8 +1640,9 @@ def test_what_each_training_starts_from_and_what_is_kept(tiny_run, monkeypatch, 
                       "iter_03/model": "restart_03", "iter_04/model": "iter_03/model", "final_05": None}
     assert replays == [0, 1, 0, 1, 2, 0, 1] and epochs["iter_03/model"] == (3, 0.5) and epochs["sft"] == (1, 5e-4)
     assert len(list(out.glob("iter_*/model/adapter"))) == 4
+    monkeypatch.setattr(stp, "self_play_iteration", lambda t, data, history, policy, args: (policy, {}))  # read back
     assert call(monkeypatch, capsys, *argv, "--iters", 5, "--restart_every", 3, "--samples", 0, "--lr", 0.5, "--retrain_given")[0] == 0
-    assert "final_05_given" in starts and len(starts) == 9  # a finished run, with that alone trained
+    assert "final_05_given" in starts and len(starts) == 9  # that alone is trained
 
 
 def test_stage_3_examples(tmp_path, monkeypatch):
@@ -1650,7 +1651,8 @@ def test_stage_3_examples(tmp_path, monkeypatch):
     args, sft = flags(tmp_path, "--retrain_proofs", 2, "--retrain_repeat", 3, "--challenge", 0.5), {"prompt": "p", "target": "t", "weight": 1}
     stp.write_jsonl(f"{args.out}/iter_00/attempts.jsonl", [
         *(proved(given, f"\n  {c}") for c in "abc"), proved(hard, "\n  d", role="conjecture"),
-        proved(hard, "\n  no", role="conjecture", verdict="failed"), proved(easy, "\n  e", role="conjecture")])
+        proved(hard, "\n  no", role="conjecture", verdict="failed"), proved(easy, "\n  e", role="conjecture"),
+        proved("theorem x : 1 = 1 := by", "\n  f", role="conjecture", verdict="crashed")])  # it has no pass rate
     stp.write_jsonl(f"{args.out}/iter_01/attempts.jsonl", [proved(hard, "\n  d", role="conjecture", count=9), proved(given, "\n  a")])
     monkeypatch.setattr(stp, "train", lambda folder, policy, examples, args, lr: ((policy, examples, lr), {}))
     policy, examples, lr = stp.stage_3(f"{args.out}/final_02", stp.Data([], [], [], [sft]), args, upto=2)
