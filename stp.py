@@ -1371,9 +1371,9 @@ def load_library(paths, header="", skip_bad=False):
     return [{**row, "proof": " " * (row["proof"][:1].strip() != "") + row["proof"]} for row in rows]
 
 
-def proposition(text):
-    """The last theorem of a text, without its name and white space."""
-    return " ".join(re.split(r"\b(?:theorem|lemma)\s", text)[-1].split()[1:])
+def last_theorem(text):
+    """A key of the last theorem of a text: lean_check.normal_form."""
+    return lean_check.normal_form("theorem " + re.split(r"\b(?:theorem|lemma)\s", text)[-1])
 
 
 def load_sft(paths):
@@ -1437,8 +1437,8 @@ def load_data(args):
     if not heldout and not args.eval:
         given, tenth = draw.sample(given, len(given)), len(given) // 10
         heldout, given = [{**s, "split": "heldout"} for s in given[:tenth]], given[tenth:]
-    sft, apart = load_sft(args.sft), {proposition(s["statement"]) for s in heldout}
-    learnt = [row for row in sft if proposition(row["prompt"]) not in apart]
+    sft, apart = load_sft(args.sft), {lean_check.normal_form(s["statement"]) for s in heldout}
+    learnt = [row for row in sft if last_theorem(row["prompt"]) not in apart]
     if len(learnt) < len(sft):
         print(f"{', '.join(args.sft)}: {len(sft) - len(learnt)} of {len(sft)} rows are left out, proofs of "
               "statements that are held out", file=sys.stderr)

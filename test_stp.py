@@ -934,7 +934,7 @@ def test_library(tmp_path, capsys):
 def test_proofs_of_held_out_statements_are_not_learnt(tmp_path, capsys):
     """Rows of --sft whose prompt ends with one, under any name: left out, and said so."""
     rows = [{"statement": f"theorem t{i} (n : Nat) :\n    n + {i} = {i} + n := by", "split": ["test", "train"][i % 2]} for i in range(4)]
-    other = [{"prompt": stp.prover_prompt(r["statement"].replace("theorem t", "theorem s").replace("\n   ", ""), stp.PAPER_HEADER), "target": "\n  omega"}
+    other = [{"prompt": stp.prover_prompt(r["statement"].replace("theorem t", "theorem s").replace("\n   ", "").replace(" + ", "+"), stp.PAPER_HEADER), "target": "\n  omega"}
              for r in rows]
     example = stp.conjecturer_prompt(None, rows[0]["statement"], "\n  omega", "")  # its last theorem is none
     data = stp.load_data(flags(tmp_path, "--statements", rows_file(tmp_path / "s.jsonl", rows), "--sft", rows_file(
