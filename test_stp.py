@@ -750,16 +750,16 @@ RUNS = {"stp_0": [(1000, 4), (7000, 64)], "stp_1": [(1000, 6), (7000, 126)],  # 
         "a_0": [(1000, 4), (2000, 13), (4000, 30), (6000, 44)], "a_1": [(1000, 6), (2000, 22), (4000, 58), (6000, 108)],
         "no_seed": [(1000, 5), (6000, 5)], "b.5_1": [(1000, 6), (2000, 27), (5000, 84)]}
 TABLE = """\
-| arm | seeds | start | 2,000 | 4,000 | 6,000 | end | half | tokens | minutes |
-| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
-| stp | 2 | 5.0 ± 1.0 | 20.0 ± 6.0 | 50.0 ± 16.0 | 80.0 ± 26.0 | 95.0 ± 31.0 | 2.5 ± 0.6 | 1.3M | 2 |
-| a | 2 | 5.0 ± 1.0 | 17.5 ± 4.5 | 44.0 ± 14.0 | 76.0 ± 32.0 | 76.0 ± 32.0 | 2.8 ± 0.6 | 1.3M | 4 |
-| no_seed | 1 | 5.0 | 5.0 | 5.0 | 5.0 | 5.0 | – | 1.3M | 2 |
-| b.5 | 1 | 6.0 | 27.0 | 65.0 | – | 84.0 | 1.9 | 1.3M | 3 |
-| arm minus stp | pairs | 2,000 | 4,000 | 6,000 | end | half |
-| --- | --- | --- | --- | --- | --- | --- |
-| a | 2 | -2.5 ± 1.5, 2 of 2, open | -6.0 ± 2.0, 2 of 2 | -4.0 ± 6.0, 1 of 2, open | -19.0 ± 1.0, 2 of 2 | +0.3 ± 0.0, 2 of 2 |
-| b.5 | 1 | +1.0, 1 of 1, open | -1.0, 1 of 1, open | – | -42.0, 1 of 1, open | -0.0, 1 of 1, open |""".splitlines()
+| arm | seeds | start | 2,000 | 4,000 | 6,000 | end | half | held out | tokens | minutes |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
+| stp | 2 | 5.0 ± 1.0 | 20.0 ± 6.0 | 50.0 ± 16.0 | 80.0 ± 26.0 | 95.0 ± 31.0 | 2.5 ± 0.6 | 50.0 ± 10.0 | 1.3M | 2 |
+| a | 2 | 5.0 ± 1.0 | 17.5 ± 4.5 | 44.0 ± 14.0 | 76.0 ± 32.0 | 76.0 ± 32.0 | 2.8 ± 0.6 | – | 1.3M | 4 |
+| no_seed | 1 | 5.0 | 5.0 | 5.0 | 5.0 | 5.0 | – | – | 1.3M | 2 |
+| b.5 | 1 | 6.0 | 27.0 | 65.0 | – | 84.0 | 1.9 | 25.0 | 1.3M | 3 |
+| arm minus stp | pairs | 2,000 | 4,000 | 6,000 | end | half | held out |
+| --- | --- | --- | --- | --- | --- | --- | --- |
+| a | 2 | -2.5 ± 1.5, 2 of 2, open | -6.0 ± 2.0, 2 of 2 | -4.0 ± 6.0, 1 of 2, open | -19.0 ± 1.0, 2 of 2 | +0.3 ± 0.0, 2 of 2 | – |
+| b.5 | 1 | +1.0, 1 of 1, open | -1.0, 1 of 1, open | – | -42.0, 1 of 1, open | -0.0, 1 of 1, open | -35.0, 1 of 1, open |""".splitlines()
 BAD_RUNS = {  # what the one line says: the arguments
     "nowhere/metrics.jsonl: cannot be read": ["table", "nowhere"], "bad: not JSON Lines (Expecting": ["table", "--runs", "bad"],
     "list: not JSON Lines of objects": ["table", "--runs", "list"], 'without "run" and "metrics"': ["table", "--runs", "a_0/metrics.jsonl"],
@@ -776,10 +776,16 @@ def test_figures(tmp_path, monkeypatch, capsys):
                  "seconds": seconds, "hist_given": [9] * 9, "hist_conjectures": [run == "stp_0"] * 9, "len_conjectures": 9.5}
                 for t, (proofs, proved) in enumerate(points)]
         (tmp_path / run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    digest = "0123456789abcdef"  # no_retrain in b.5; other models and splits beside
+    for model, split, rate in [("stp_0/eval/final_02", "heldout", 0.4), ("stp_1/eval/final_02", "heldout", 0.6), ("stp_1/eval/iter_01_model", "heldout", 0.1),
+                               ("stp_1/eval/final_02_given", "heldout", 0.2), ("b.5_1/eval/iter_02_model", "heldout", 0.25), ("b.5_1/eval/sft", "heldout", 0.1),
+                               ("no_seed/eval/final_02", "test", 0.7)]:
+        os.makedirs(tmp_path / f"{model}_{digest}")
+        (tmp_path / f"{model}_{digest}/result.json").write_text(json.dumps({split: {"pass@1": [rate, 0.01]}}))
     for name, text in {"bad": "{", "list": "[]", "b/a_0/metrics.jsonl": '{"iteration": 0}'}.items():
         (tmp_path / name).write_text(text)
     still = [{"given": 12, "proved": proved, "proofs": proofs} for proofs, proved in [(96, 3), (156, 6), (216, 6)]]
-    assert figures.measures([126], still) == pytest.approx([4.5, 6, 0.156])  # where half is first reached
+    assert figures.measures([126], still) == pytest.approx([4.5, 6, 0.156, math.nan], nan_ok=True)  # where half is first reached
     figures.main(["table"])  # the published runs
     assert "| stp | " in capsys.readouterr().out
     monkeypatch.chdir(tmp_path)

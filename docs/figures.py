@@ -37,7 +37,7 @@ import lean_check  # noqa: E402
 PHASES = ("conjecture", "prove", "reward", "train")  # of an iteration's seconds; others are parts of these
 NEEDED = ("iteration", "given", "proved", "proofs", "tokens", "hist_given", "hist_conjectures", "seconds",
           "kept")
-PACKED = (*NEEDED, "len_conjectures", "distinct_kept", "unused_hypothesis")
+PACKED = (*NEEDED, "len_conjectures", "distinct_kept", "unused_hypothesis", "heldout")
 BASE = "stp"  # the arm that the others are compared with
 
 
@@ -63,10 +63,19 @@ def read_jsonl(path):
     return rows
 
 
+def load_folder(run):
+    """Metrics of a run folder; the last row gets "heldout", pass@1 of the last model, if that was scored."""
+    rows = read_jsonl(f"{run}/metrics.jsonl")
+    for model in (f"final_{len(rows):02d}", f"iter_{len(rows) - 1:02d}_model", "sft") if rows else ():
+        for result in Path(run).glob(f"eval/{model}_{'?' * 16}/result.json"):
+            if scores := json.loads(result.read_text()).get("heldout"):
+                rows[-1].setdefault("heldout", scores["pass@1"][0])
+    return rows
+
+
 def load_runs(args):
     """{run: its metrics, one dict an iteration}, of the folders args.run and of the packed file args.runs."""
-    runs = [{"run": Path(run).resolve().name, "metrics": read_jsonl(f"{run}/metrics.jsonl")}
-            for run in args.run]
+    runs = [{"run": Path(run).resolve().name, "metrics": load_folder(run)} for run in args.run]
     if args.runs or not args.run:
         runs += read_jsonl(args.runs or HERE / "runs.jsonl")
     loaded = {}
@@ -117,14 +126,16 @@ def proved_at(proofs, rows):
 
 
 def measures(proofs, rows):
-    """(n + 2,): proved_at, proved at the run's end, thousands of proofs until half of the given are proved.
+    """(n + 3,): proved_at, proved at the run's end, thousands of proofs until half of the given are proved,
+    percent pass@1 on held-out statements.
 
     A run that has little left to prove samples less, so its end may come before the last of `proofs`.
     """
     x, y, middle = [m["proofs"] for m in rows], [m["proved"] for m in rows], rows[0]["given"] / 2
     n = np.searchsorted(y, middle) + 1  # to the first iteration with so many
     half = np.interp(middle, y[:n], x[:n], right=math.nan)
-    return np.append(proved_at(proofs, rows), [rows[-1]["proved"], half / 1000])
+    heldout = 100 * rows[-1].get("heldout", math.nan)
+    return np.append(proved_at(proofs, rows), [rows[-1]["proved"], half / 1000, heldout])
 
 
 def mean_and_error(values):
@@ -162,7 +173,7 @@ def table(args):
     most = max(rows[-1]["proofs"] for rows in runs.values())
     step = next(s for k in itertools.count() for s in (10**k, 2 * 10**k, 5 * 10**k) if most < 7 * s)
     at = range(step, most + 1, step)
-    head = [*(f"{x:,}" for x in at), "end", "half"]
+    head = [*(f"{x:,}" for x in at), "end", "half", "held out"]
     for arm, seeds in arms.items():
         proved = [[metrics[0]["proved"], *measures(at, metrics)] for metrics in seeds.values()]
         tokens = np.mean([metrics[-1]["tokens"] for metrics in seeds.values()])
@@ -173,7 +184,7 @@ def table(args):
     print(f"Proved given statements, of {' or '.join(map(str, given))}, after so many proofs sampled: mean ± "
           "standard error over seeds.\nStart, end: after the first and the last iteration. Half: thousands "
           "of proofs until half of the given\nstatements are proved; a dash where a seed never gets there. "
-          "Tokens, minutes: of a whole run.\n")
+          "Held out: pass@1 of the last model, in %.\nTokens, minutes: of a whole run.\n")
     print_rows(["arm", "seeds", "start", *head, "tokens", "minutes"], *rows)
 
     base, rows = arms.pop(BASE, {}), []
