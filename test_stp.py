@@ -764,7 +764,8 @@ BAD_RUNS = {  # what the one line says: the arguments
     "nowhere/metrics.jsonl: cannot be read": ["table", "nowhere"], "bad: not JSON Lines (Expecting": ["table", "--runs", "bad"],
     "list: not JSON Lines of objects": ["table", "--runs", "list"], 'without "run" and "metrics"': ["table", "--runs", "a_0/metrics.jsonl"],
     "two runs have the name a_0": ["table", "a_0", "b/a_0"], "run new_0 has no finished iteration": ["table", "new_0"],
-    'run a_0 has an iteration without "given"': ["drift", "b/a_0"], "cannot write": ["progress", "a_0", "--out", "no/where.png"]}
+    'run a_0 has an iteration without "given"': ["drift", "b/a_0"], "cannot write": ["progress", "a_0", "--out", "no/where.png"],
+    "--out a.xyz: Format": ["progress", "a_0", "--out", "a.xyz"], "--rounds must be above 0": ["lean", "--rounds", "0"]}
 
 
 def test_figures(tmp_path, monkeypatch, capsys):

@@ -213,7 +213,10 @@ def pyplot():
 
 
 def save(figure, path):
-    figure.savefig(path, dpi=110, metadata={"Software": None})
+    try:
+        figure.savefig(path, dpi=110, metadata={"Software": None})
+    except ValueError as e:  # an ending that is no picture's
+        fail(f"--out {path}: {e}")
     print(f"drawn: {path}")
 
 
@@ -419,6 +422,8 @@ def utilisation(workers=16, n=36_000, seconds=0.01, timeout=4.0, share=0.003):
 def lean(args):
     """Prints the checker's speed beside that of bare Lean: medians of rounds in which the arms take turns."""
     workers = args.workers or len(os.sched_getaffinity(0))
+    if workers < 1 or args.rounds < 1:
+        fail("--workers and --rounds must be above 0")
     good, half = attempts(1000 * workers), attempts(1000 * workers, wrong=True)
 
     def marginal(copies):  # proofs/s of bare Leans beyond their start
