@@ -795,7 +795,8 @@ def sample(folder, rows, policy, args, stats):
     """Samples row["n"] completions of row["prompt"] for each row; yields (row, completions) as shards finish.
 
     Prompts are sorted by length and cut into shards of --shard samples; a shard is a file with its own seed,
-    so the result does not depend on the number of processes. Adds to stats: tokens, seconds as "sample".
+    so the result does not depend on the number of processes (with vLLM on a GPU: but for rounding, by what
+    its prefix cache holds). Adds to stats: tokens, seconds as "sample".
     """
     start, shards = time.time(), {}
     rows = sorted(rows, key=lambda r: (-len(r["prompt"]), r["prompt"]))
@@ -1117,12 +1118,14 @@ def trainable_model(policy, args):
 
 def save(model, folder, told, args):
     """Adapter and merged model. LoRA never changes the base's weights, so this merge is into a fresh base."""
+    from transformers import GenerationConfig
     if args.lora_r:
         model.save_pretrained(f"{folder}/adapter")
         model = model.merge_and_unload()
+    model.generation_config = GenerationConfig()  # transformers may refuse to save the base's: copied below
     model.save_pretrained(f"{folder}/merged")
     for file in Path(args.model).iterdir():  # the tokenizer as it came: saving it again could change it
-        if re.match("tokenizer|special_tokens|added_tokens|vocab|merges|chat_template", file.name):
+        if re.match("tokenizer|special_tokens|added_tokens|vocab|merges|chat_template|generation", file.name):
             shutil.copy(file, f"{folder}/merged")
     Path(f"{folder}/training.json").write_text(json.dumps(told))
 
