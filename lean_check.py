@@ -19,7 +19,8 @@ Why a verdict can be trusted:
 3. After a parse error Lean goes on and may run it, so "proved" counts only where nothing failed before in the
    same process: what was proved behind a failure runs again, among such theorems only.
 4. What failed behind a text in which Lean went on runs again without it, and a theorem runs again alone when
-   its axioms may be a neighbour's or when it was at work while Lean died.
+   its axioms may be a neighbour's or when it was at work while Lean died. One that opens a namespace, which a
+   neighbour's name may have made, runs alone.
 5. What runs code without a parse error, or searches the file, is refused by the lists below.
 This is no sandbox: Lean, its kernel, the header and the libraries are trusted. Finished proofs deserve
 a second look by lean4checker, lean4lean or SafeVerify. Lean is niced: what feeds GPUs comes first.
@@ -69,6 +70,7 @@ REFUSED = {word: reason for reason, words in {
         run_tac run_cmd run_elab run_meta native_decide plausible slim_check with_panel_widgets
         show_panel_widgets ProofWidgets IO EIO BaseIO unsafe unsafeIO unsafeEIO unsafeBaseIO unsafePerformIO
         unsafeCast reduceBool reduceNat""",
+    "names a declaration": "with_decl_name",
     "a search": """exact? apply? rw? rw?? rewrites? have? try? observe? propose? rw_search library_search
         polyrith"""}.items() for word in words.split()}  # as a part of a longer name, too
 COMMANDS = {"theorem", "axiom", "variable", "instance", "example", "notation"}  # Lean refuses them all, later
@@ -78,13 +80,15 @@ BRACKETS = {"(": ")", "[": "]", "{": "}", "⟨": "⟩", "⦃": "⦄"}
 BINDER_ENDS = {",", "=>", "↦", ":=", "then", "with", "from"}  # one of them follows `∀ x : T`
 # A tactic stands behind one of these, or at the start of a line in the column of another. `(name := term)` is
 # its configuration: Lean compiles and runs the term, if it is more than literals, names and constructors.
-TACTIC = re.compile(r"""(?:^[ ]*|([;·|]|(?<![^\s({;])\.(?=\s)|=>|<;>(?:\s*\[)?
- |\b(?:disch|discharger|norm)\s*:=|\b(?:by|try|in|first|solve|repeat1?'?|fail_if_success|checkpoint|then|else
- |all_goals|any_goals|focus|iterate(?:\ +\d+)?|show_term|classical|unhygienic|with_\w+)\b)\s*)
- ((?:[({]\s*)*)(?=([a-z_]\w*[?!']*))""", re.M | re.X)
+TACTIC = re.compile(r"""(?:^[ ]*|([;·|]|(?<![^\s({;])\.|=>|<;>(?:\s*\[)?
+ |\b(?:disch|discharger|norm)\s*:=|(?:\b|(?<=\d))(?:by|decreasing_by|try|in|with|first|solve|repeat1?'?|checkpoint
+ |fail_if_success|then|else|all_goals|any_goals|focus|iterate(?:\s+\d\w*)?|show_term|classical|unhygienic|recover
+ |says|with_\w+)\b)\s*)
+ ((?:[({]\s*)*)(?=([a-z_]\w*[?!'*]*))""", re.M | re.X)
 SEARCH = re.compile(r"""(?:hint|observe|propose)(?![\w.'])(?!\s*:=)|trace +[^ "]""")
-CONFIGURATION = re.compile(r"\s*(?:only\b|[+-]\w+|([\[(])(?:(?<=\[)|\s*(\w+)\s*:=))")
-TERM = re.compile(r"""[^\w.'"\s{}\[\]()⟨⟩,:=]|[\w\])}⟩'"]\s*[\[({⟨]|[\w\])}⟩'"]\s+[\w"]""")
+CONFIGURATION = re.compile(r"""\s*(?:only\b|[+-]\w+
+ |([\[(])(?:(?<=\[)|\s*(?:add|erase)\b|\s*([\w.«»]+)\s*:=))""", re.X)
+TERM = re.compile(r"""[^\w.'"\s{}\[\]()⟨⟩,:=]|[\w\])}⟩'"]\s*[\[({⟨]|[\w\])}⟩'"]\s+[\w"'.]""")
 LETTER = ("A-Za-z_\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u017f\u0391-\u039f\u03a1\u03a2\u03a4-\u03a9\u03b1-\u03ba"
           "\u03bc-\u03fb\u1f00-\u1ffe\u2100-\u214f\U0001d49c-\U0001d59f")
 PART = rf"(?:[{LETTER}][{LETTER}0-9'!?\u2080-\u2089\u2090-\u209c\u1d62-\u1d6a\u2c7c]*|«[^»]*»)"
@@ -94,7 +98,8 @@ TOKEN = re.compile(rf"""[ \t\r\n]*(?:(?P<comment>--[^\n]*|/-)
  |(?P<string>"[^"\\]*(?:\\.[^"\\]*)*"|r(\#*)".*?"\3)|(?P<open>r\#*"|"|«(?![^»]*»))|(?P<name>`{{0,2}}{PART}(?:\.{PART})*)
  |(?P<number>0[xX][0-9a-fA-F]+|0[bB][01]+|0[oO][0-7]+|[0-9]+(?:_[0-9]+)*(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)
  |(?P<char>(?<![^\s(\[{{⟨⦃,])'(?:[^\\']|{ESCAPE})')
- |(?P<symbol>:=|::|=>|->|<-|<=|>=|!=|==|&&|\|\||\+\+|<\|>|<\||\|>|<;>|\.\.|''|∃!|[^ \t\r\n]))""", re.X | re.S)
+ |(?P<symbol>:=|::|<\+:|<:\+:?|=>|->|<-|<=|>=|!=|==|&&|\|\||\+\+|<\|>|<\||\|>|<;>|\.\.|''|∃!|[^ \t\r\n])
+ )""", re.X | re.S)
 
 
 def lex(text):
@@ -152,7 +157,7 @@ def scan(text, limit=0, first=()):
         raise Refused("failed", f"no bracket closes '{text[open_[-1]]}'" if open_ else "brackets too deep")
     if m := re.search("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]", code):
         raise Refused("rejected", f"control character U+{ord(m[0]):04X}")
-    if not first or any(t[1] == "by" for t in tokens[:-1]):
+    if not first or any(t[1] in ("by", "decreasing_by") for t in tokens[:-1]):
         check_tactics(code, closed, set() if not first else {0})
     return code, tokens
 
@@ -162,6 +167,8 @@ def refusal(kind, word, before, behind, limit):
     if kind == "name":
         if before == "set_option" and not word.startswith(OPTIONS):
             return "an option that is not on the list"
+        if before == "#" and word in ("find", "leansearch", "loogle", "moogle", "search", "statesearch"):
+            return "a search"
         if word == "eval" and (before == "#" or behind[:1] == "%"):
             return "runs code"
         flag = before == "+" or before in ("(", "{", ",") and re.match(r"\s*:=", behind)
@@ -169,7 +176,8 @@ def refusal(kind, word, before, behind, limit):
             return "a flag that runs code or searches the file"
         return next((REFUSED[part] for part in word.split(".") if part in REFUSED), None)
     if kind == "number" and limit and before.endswith("maxHeartbeats"):
-        return None if word.isdigit() and 0 < int(word) <= limit else f"beyond the limit of {limit}"
+        fits = re.fullmatch("[0-9_]+", word) and 0 < int(word) <= limit
+        return None if fits else f"beyond the limit of {limit}"
     if kind == "string" and ("{" in word or word[0] == '"' and "\\" in NO_ESCAPE.sub("", word)):
         return "a brace, in which Lean may run code, or an escape that Lean has not"
     if word == "'" and re.match(r"""\\|["'(){}\[\]⟨⟩⦃⦄«»]'""", behind):
@@ -179,21 +187,24 @@ def refusal(kind, word, before, behind, limit):
 
 def check_tactics(code, closed, columns):
     """Refuses tactics that run a term or search. closed: bracket -> its other one; columns: of tactics."""
-    for m in TACTIC.finditer(code):
+    text = list(code)
+    for m in re.finditer(r"<;>\s*(?=\[)", code):  # a list of tactics
+        text[m.end():closed[m.end()]] = code[m.end():closed[m.end()]].replace(",", ";")
+    for m in TACTIC.finditer(code := "".join(text)):
         behind, tactic, i = m[1], m[3], m.end(3)
         starts = {at - code.rfind("\n", 0, at) for at in (m.start(2), m.end(2))}
         if behind is None and columns and not columns & starts:
             continue  # not a tactic, but its argument
         columns |= starts
         before = re.split("=>|[;·\n]", code[max(0, m.start() - 200):m.start()])[-1]
-        if behind == "=>" and re.search("fun|λ", before):
+        if behind == "=>" and re.search(r"(?<![\w«.'])fun(?![\w'»])|λ", before):
             continue  # the body of a function
         if m[0] != "|" and SEARCH.match(code, m.end(2)):  # not as in |trace A|
             raise Refused("rejected", f"the tactic '{tactic}': a search, or runs a term")
         while m := CONFIGURATION.match(code, i):
             i = closed.get(m.start(1), m.end()) + 1 if m[1] else m.end()
             value = code[m.end():i - 1] if m[2] and m[2] not in ("disch", "discharger", "norm") else ""
-            value = re.sub(r"(?<!\w)(?:Occurrences)?\.\w+\s+(?=[\[\d\"])", "", value.replace(" with ", ", "))
+            value = re.sub(r"(?<!\w)(?:Occurrences)?\.(pos|neg)\s+(?=\[)", "", value.replace(" with ", ", "))
             if TERM.search(value):
                 raise Refused("rejected", f"a term in the configuration of '{tactic}': Lean would run it")
 
@@ -232,7 +243,7 @@ def split_statement(statement, limit):
     typed = more and not any(t[2] > more[-1] and t[1] in BINDER_ENDS for t in top)  # `T : Prop`, in brackets
     if by[3] or not code[colon + 1:end].strip() or before or typed:
         raise Refused("rejected", "statement: not one theorem with binders and one proposition")
-    secret = name[:-1] + "_\0»" if name[-1] == "»" else name + "_\0"
+    secret = re.sub(f"({PART})$", "\0.\\1", name)  # its last part stays: a proof may call itself
     # with the secret, `fun` would be a name: a namespace has it without, where it may be no name. 1 ms
     asked = f"namespace {name}\nend {name}\n" if re.fullmatch(r"[^\d.«]{2,}|_|[^\0-~]", name) else ""
     column_t, column_by = (at - code.rfind("\n", 0, at) - 1 for at in (colon + 1, by[2]))
@@ -254,7 +265,8 @@ class Job:
         self.header, self.text = header, text
         self.result = result  # verdict, message, axioms, seconds
         self.good = False  # proved, but behind a failure: runs again in company of such
-        self.alone, self.tries = False, 0  # runs again alone; processes that did not get through the header
+        self.alone = bool(re.search(r"\bopen\b", text))  # in its process: a neighbour's name is a namespace
+        self.tries = 0  # processes that did not get through the header
 
     def finish(self, verdict, message, axioms=(), seconds=0.0):
         self.text, self.result = "", (verdict, message[:2000], list(axioms), round(seconds, 4))
@@ -384,7 +396,7 @@ def run_lean(pool, jobs):
                     job.alone = borrowed or went
                     again.append(job)
                 else:
-                    job.finish(verdict, message.replace(f"_{secret}_{k}", ""), axioms, now - start)
+                    job.finish(verdict, message.replace(f"{secret}_{k}.", ""), axioms, now - start)
                 clean, loose = clean and job.good, loose or went
             k, messages, start = k + 1, [], now
             p.deadline = now + pool.timeout * (2 if k < len(jobs) and jobs[k].good else 1)

@@ -1255,7 +1255,7 @@ def write_proofs(folder, proofs):
         with open(f"{folder}/proofs{i or ''}.lean", "w", encoding="utf-8") as f:
             f.write(header)
             for n, a in enumerate(found.values(), 1):  # as Lean read it; names repeat, so each has a number
-                f.write("\n" + lean_check.template(a["statement"], a["proof"]).replace("\0", str(n)))
+                f.write("\n" + lean_check.template(a["statement"], a["proof"]).replace("\0", f"n{n}"))
 
 
 def pass_at_k(n, counts, k):
