@@ -285,15 +285,9 @@ def read_jsonl(path):
 STOP_PROOF, STOP_CONJECTURE = "\n```", "</hard theorem>"
 
 
-def prover_prompt(statement, header):
-    return f"Complete the following Lean 4 code:\n\n```lean4\n{header}{statement.strip()}"
-
-
-def conjecturer_prompt(lemma_statement, statement, proof, header):
-    """lemma_statement: without its proof; None for "no lemma"."""
-    return (f"Complete the following Lean 4 code:\n\n```lean4\n{header}<lemma>\n"
-            f"{(lemma_statement or 'theorem true: True').strip()}\n"
-            f"<easy theorem>\n{(statement + proof).strip()}\n<hard theorem>")
+def lean_prompt(text, header):
+    """The prompt of both roles: the prover goes on behind a statement, the conjecturer behind its seed."""
+    return f"Complete the following Lean 4 code:\n\n```lean4\n{header}{text.strip()}"
 
 
 def parse_conjecture(completion):
@@ -302,15 +296,16 @@ def parse_conjecture(completion):
 
 
 def prover_example(row, args, weight=1.0):
-    return {"prompt": prover_prompt(row["statement"], row.get("header", args.header)),
+    return {"prompt": lean_prompt(row["statement"], row.get("header", args.header)),
             "target": row["proof"], "weight": weight}
 
 
 def conjecturer_example(seed, conjecture, lemmas, args, weight=1.0):
-    """seed: statement, proof, lemma, maybe header."""
-    prompt = conjecturer_prompt(lemmas.get(seed["lemma"]), seed["statement"], seed["proof"],
-                                seed.get("header", args.header))
-    return {"prompt": prompt, "target": f"\n{conjecture.strip()}\n{STOP_CONJECTURE}", "weight": weight}
+    """seed: statement, proof, maybe header, and the name of a lemma, None for "no lemma"."""
+    text = (f"<lemma>\n{lemmas.get(seed['lemma'], 'theorem true: True')}\n"
+            f"<easy theorem>\n{(seed['statement'] + seed['proof']).strip()}\n<hard theorem>")
+    return {"prompt": lean_prompt(text, seed.get("header", args.header)),
+            "target": f"\n{conjecture.strip()}\n{STOP_CONJECTURE}", "weight": weight}
 
 
 # ------------------------------------------------------------------------------------ the three stages of STP
@@ -513,7 +508,7 @@ def prove(path, jobs, policy, args):
     stats = Counter(tokens=0)
 
     def attempts():
-        rows = [{**j, "prompt": prover_prompt(j["statement"], j.get("header", args.header))} for j in jobs]
+        rows = [{**j, "prompt": lean_prompt(j["statement"], j.get("header", args.header))} for j in jobs]
         for row, texts in sample(folder, rows, policy, args, stats):
             for proof, count in Counter(text.split(STOP_PROOF)[0] for text in texts).items():
                 yield {**pick(row, "statement", "header", "name", "split", "role", "lemma"),

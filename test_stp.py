@@ -958,9 +958,9 @@ def test_library(tmp_path, capsys):
 def test_proofs_of_held_out_statements_are_not_learnt(tmp_path, capsys):
     """Rows of --sft whose prompt ends with one, under any name: left out, and said so."""
     rows = [{"statement": f"theorem t{i} (n : Nat) :\n    n + {i} = {i} + n := by", "split": ["test", "train"][i % 2]} for i in range(4)]
-    other = [{"prompt": stp.prover_prompt(r["statement"].replace("theorem t", "theorem s").replace("\n   ", "").replace(" + ", "+"), stp.PAPER_HEADER), "target": "\n  omega"}
+    other = [{"prompt": stp.lean_prompt(r["statement"].replace("theorem t", "theorem s").replace("\n   ", "").replace(" + ", "+"), stp.PAPER_HEADER), "target": "\n  omega"}
              for r in rows]
-    example = stp.conjecturer_prompt(None, rows[0]["statement"], "\n  omega", "")  # its last theorem is none
+    example = stp.conjecturer_example({**rows[0], "proof": "\n  omega", "lemma": None}, "", {}, flags(tmp_path))["prompt"]  # its last theorem is none
     data = stp.load_data(flags(tmp_path, "--statements", rows_file(tmp_path / "s.jsonl", rows), "--sft", rows_file(
         tmp_path / "sft.jsonl", [*other, {"prompt": example, "target": "t"}])))
     assert [r["prompt"] for r in data.sft] == [other[1]["prompt"], other[3]["prompt"], example] and len(data.scored) == 2
@@ -1071,7 +1071,7 @@ def test_prompts_and_targets_are_the_official_bytes():
     args, statement = stp.parse_args(["--preset", "paper"]), "theorem t  (p : Prop)\n   (h : p): p := by"
     row, lemmas = {"statement": statement, "proof": "\n  exact h\n", "lemma": "L"}, {"L": "theorem L : 1 = 1"}
     assert stp.prover_example(row, args, 0.5) == {"prompt": f"{BEGIN}{PAPER}{statement}", "target": "\n  exact h\n", "weight": 0.5}
-    assert stp.prover_prompt(f"\n{statement} ", "import A\n") == f"{BEGIN}import A\n{statement}"
+    assert stp.lean_prompt(f"\n{statement} ", "import A\n") == f"{BEGIN}import A\n{statement}"
     made = stp.conjecturer_example(row, "theorem c : 1 = 1 := by", lemmas, args, 2.0)
     assert made == {"prompt": f"{BEGIN}{PAPER}<lemma>\ntheorem L : 1 = 1\n<easy theorem>\n{statement}\n  exact h\n<hard theorem>",
                     "target": "\ntheorem c : 1 = 1 := by\n</hard theorem>", "weight": 2.0}
@@ -1188,7 +1188,7 @@ def test_iterations_by_hand(tmp_path, monkeypatch):
     policy, row = stp.self_play_iteration(1, data, history, "kept", frozen)
     assert policy == "kept" and row["loss"] is None
     prompts = [r["prompt"] for r in asked]
-    assert example in prompts and prompts[-2:] == [stp.prover_prompt(g["statement"], "") for g in (given_rows[2], given_rows[1])]
+    assert example in prompts and prompts[-2:] == [stp.lean_prompt(g["statement"], "") for g in (given_rows[2], given_rows[1])]
 
 
 def test_heartbeats_limit_a_proof_and_not_its_prompt(tmp_path, monkeypatch):
@@ -1356,7 +1356,7 @@ def test_all_end_tokens_of_a_model(tmp_path):
     """Those of generation_config.json end a completion too, and stay those of a trained model."""
     folder, args = shutil.copytree(BASE, tmp_path / "m"), flags(tmp_path, "--max_new", 40, "--temperature", 0, "--procs", 1)
     tokenizer, row = stp.load_tokenizer(BASE), next(stp.read_jsonl(f"{HERE}/tiny/statements.jsonl"))
-    rows = [(0, stp.encode_prompt(tokenizer, stp.prover_prompt(row["statement"], "")), 1)]
+    rows = [(0, stp.encode_prompt(tokenizer, stp.lean_prompt(row["statement"], "")), 1)]
     for engine in [stp.hf_engine] + [stp.vllm_engine] * HAS_VLLM:
         json_edit(folder / "generation_config.json", {"eos_token_id": tokenizer.eos_token_id})
         (_, ids), = engine(str(folder), tokenizer, args)(rows, 1)
@@ -2320,7 +2320,7 @@ def test_gpu_loop(gpu_run):
 
 def sampled(engine, model, out, n, *flags):
     """Completions by stp.sample, a list for each statement."""
-    rows = [{"prompt": stp.prover_prompt(r["statement"], ""), "n": n} for r in list(stp.read_jsonl(f"{HERE}/tiny/library.jsonl"))[:20]]
+    rows = [{"prompt": stp.lean_prompt(r["statement"], ""), "n": n} for r in list(stp.read_jsonl(f"{HERE}/tiny/library.jsonl"))[:20]]
     out.mkdir()
     args = gpu_args(model, out, "--engine", engine, "--max_new", "64", *flags)
     return [texts for _, texts in stp.sample(str(out / engine), rows, None, args, Counter())]
