@@ -634,10 +634,9 @@ def load_model(path, full=False):
 
 def pad(rows, device, side="right"):
     """Token ids (B, T) of rows of unequal length, zeros at one side, and their mask: 0 where filled up."""
-    stack = functools.partial(torch.nn.utils.rnn.pad_sequence, batch_first=True, padding_side=side)
-    ids = stack([torch.tensor(row, dtype=torch.long) for row in rows])
-    mask = stack([torch.ones(len(row), dtype=torch.long) for row in rows])
-    return ids.to(device), mask.to(device)
+    ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(row, dtype=torch.long) for row in rows],
+                                          batch_first=True, padding_value=-1, padding_side=side).to(device)
+    return ids.clamp(min=0), (ids >= 0).long()
 
 
 # ---------------------------------------------------------------------------------- the same on a ray cluster
@@ -946,19 +945,16 @@ def embed(path, statements, policy, args):
 
 
 def embed_worker(rank, n, path, statements, model, args):
-    tokenizer, net, out = load_tokenizer(model), load_model(model).eval(), [None] * len(statements)
+    tokenizer, net, means = load_tokenizer(model), load_model(model).eval(), []
     ids = [encode_prompt(tokenizer, s)[:512] for s in statements]
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
     for at in range(0, len(order), 64):
-        group = order[at:at + 64]
-        tokens, mask = pad([ids[i] for i in group], net.device)
+        tokens, mask = pad([ids[i] for i in order[at:at + 64]], net.device)
         with torch.inference_mode():
             hidden = net(input_ids=tokens, attention_mask=mask, use_cache=False, logits_to_keep=1,
                          output_hidden_states=True).hidden_states[-1].float()  # (B, T, d)
-        means = (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
-        for i, mean_of_row in zip(group, means.cpu(), strict=True):
-            out[i] = mean_of_row
-    torch.save(torch.stack(out), path)
+        means.append(((hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)).cpu())
+    torch.save(torch.cat(means)[torch.tensor(order).argsort()], path)  # in the order of the statements again
 
 
 # --------------------------------------------------------------------------------------------------- training
