@@ -317,7 +317,7 @@ def run(data, args):
     lines = path.read_text().split("\n")[:-1] if path.exists() else []  # without one that was cut short
     rows = [json.loads(line) for line in lines]
     if args.iters:
-        policy = stage_1(data, args)
+        policy, _ = train(f"{args.out}/sft", None, sft_examples(data, args), args, args.sft_lr)  # stage 1
         print(HEADING, flush=True)
     for t in range(args.iters):
         policy, row = self_play_iteration(t, data, history, policy, args)
@@ -347,10 +347,6 @@ def merged(policy, args):
 
 
 # ----------------------------------------------------------------------------- stage 1: supervised finetuning
-
-def stage_1(data, args):
-    return train(f"{args.out}/sft", None, sft_examples(data, args), args, args.sft_lr)[0]
-
 
 def sft_examples(data, args):
     """Examples of both roles (section 3.1): --sft files as they are, and those mined from the library.
