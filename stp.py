@@ -407,7 +407,7 @@ def load_attempts(folder):
 
 def self_play_iteration(t, data, history, policy, args):
     """One iteration of self-play (section 3). Returns the new policy and the iteration's line of metrics."""
-    folder, draw, clock = f"{args.out}/iter_{t:02d}", rng(args, t, "given"), [time.time()]
+    folder, draw, ends = f"{args.out}/iter_{t:02d}", rng(args, t, "given"), {"start": time.time()}
     unproved = [s for s in data.given if not history.best.get(s["statement"])]
     again = [s for s in data.given if (rate := history.best.get(s["statement"])) and
              (rate < args.seed_rate or draw.random() < args.resample)]
@@ -418,16 +418,16 @@ def self_play_iteration(t, data, history, policy, args):
     conjectures = phase(f"{folder}/conjectures.jsonl", lambda: conjecture(
         folder, seeds, history, data, len(statements), len(unproved), t, policy, args))
     tried = [c for c in conjectures if c["tried"]]
-    clock.append(time.time())
+    ends["conjecture"] = time.time()
 
     # Prove and verify: K samples for each given statement and conjecture.
     K = args.K if t else args.K0
-    spare = K * max(0, len(statements) - len(tried)) // max(1, len(statements))
+    spare = K * (len(statements) - len(tried)) // max(1, len(statements))  # what conjectures leave unused
     jobs = [{**s, "role": "given", "n": K + spare} for s in statements]
     jobs += [{**c, "role": "conjecture", "n": K} for c in tried]
     stats = prove(f"{folder}/attempts.jsonl", jobs, policy, args)
     attempts = load_attempts(folder)
-    clock.append(time.time())
+    ends["prove"] = time.time()
 
     # Reward: keep barely provable, relevant, elegant conjectures, reweighted towards the unproved statements.
     rewards = phase(f"{folder}/rewards.jsonl", lambda: reward.select(
@@ -435,7 +435,7 @@ def self_play_iteration(t, data, history, policy, args):
         lambda texts: embed(f"{folder}/embeddings.pt", texts, policy, args), challenge=args.challenge,
         elegance=args.elegance, reweight=args.reweight, kappa=args.kappa, seed=args.seed))
     torch.cuda.empty_cache()  # of the reweighting: the next processes want the whole GPU
-    clock.append(time.time())
+    ends["reward"] = time.time()
 
     # Train: the same model on both roles.
     written = sum(row["tokens"] for f in Path(folder).glob("conjecture/*.jsonl") for row in read_jsonl(f))
@@ -444,9 +444,8 @@ def self_play_iteration(t, data, history, policy, args):
     learnt = {}
     if examples and args.prover == "on":
         policy, learnt = train(f"{folder}/model", policy, examples, args, args.lr, args.epochs)
-    clock.append(time.time())
-    names = ("conjecture", "prove", "reward", "train")
-    seconds = {name: round(b - a, 2) for name, a, b in zip(names, clock, clock[1:], strict=False)}
+    ends["train"] = time.time()
+    seconds = {part: round(end - start, 2) for (_, start), (part, end) in itertools.pairwise(ends.items())}
     return policy, metrics(t, data, unproved, seeds, conjectures, attempts, rewards, examples, history,
                            stats, learnt, seconds)
 
@@ -467,7 +466,7 @@ def choose_seeds(history, data, budget, t, args):
             if room and (p["statement"], lemma) not in seeds:
                 count[lemma] += 1
                 seeds[p["statement"], lemma] = {**pick(p, "statement", "proof", "header"), "lemma": lemma}
-    return list(itertools.islice(seeds.values(), budget))
+    return list(seeds.values())[:budget]
 
 
 def pick(row, *keys):
@@ -478,7 +477,7 @@ def conjecture(folder, seeds, history, data, n_statements, n_unproved, t, policy
     """Samples conjectures, has Lean check that they are new and well-formed, marks those to try (step 2)."""
     if not seeds:
         return
-    n = max(1, min(args.per_seed, 3 * n_statements // len(seeds)))
+    n = min(args.per_seed, 3 * n_statements // len(seeds))  # three conjectures a statement, if seeds suffice
     rows = [{**s, "n": n, "prompt": conjecturer_example(s, "", data.lemmas, args)["prompt"]} for s in seeds]
     parsed = []
     for seed, texts in sample(f"{folder}/conjecture", rows, policy, args, Counter()):
@@ -539,9 +538,8 @@ def training_examples(history, rewards, data, args):
     """Replayed proofs of statements of pass rate <= 1/2, and kept conjectures, with weights (step 6)."""
     replay = [a for attempts in history.replay for a in attempts]
     rates = reward.pass_rates(replay)
-    proofs = {(a["statement"], a["proof"]): a for a in replay
-              if a["verdict"] == "proved" and rates[a["statement"]] <= args.train_rate}
-    proofs = list(proofs.values())
+    proofs = list({(a["statement"], a["proof"]): a for a in replay
+                   if a["verdict"] == "proved" and rates[a["statement"]] <= args.train_rate}.values())
     for a, weight in zip(proofs, reward.proof_weights(proofs, args.gamma), strict=True):
         yield prover_example(a, args, weight)
     for c in rewards:
