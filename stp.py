@@ -425,7 +425,7 @@ def self_play_iteration(t, data, history, policy, args):
     spare = K * (len(statements) - len(tried)) // max(1, len(statements))  # what conjectures leave unused
     jobs = [{**s, "role": "given", "n": K + spare} for s in statements]
     jobs += [{**c, "role": "conjecture", "n": K} for c in tried]
-    stats = prove(f"{folder}/attempts.jsonl", jobs, policy, args)
+    stats = prove(folder, jobs, policy, args)
     attempts = load_attempts(folder)
     ends["prove"] = time.time()
 
@@ -494,37 +494,37 @@ def conjecture(folder, seeds, history, data, n_statements, n_unproved, t, policy
         yield {**c, "tried": tried}
 
 
-def prove(path, jobs, policy, args):
+def prove(folder, jobs, policy, args):
     """Samples proofs, Lean checks them as they come (steps 3, 4). Returns tokens and seconds of each part.
 
-    jobs: statements with "n", the number of samples. Writes one line for each distinct (statement, proof).
+    jobs: statements with "n", the number of samples. Writes attempts.jsonl, a line for each distinct
+    (statement, proof); the samples behind them, in the folder attempts/, then go.
     """
-    folder = path.removesuffix(".jsonl")
-    stats = Counter(tokens=0)
+    path, samples, stats = f"{folder}/attempts.jsonl", f"{folder}/attempts", Counter(tokens=0)
 
     def attempts():
         rows = [{**j, "prompt": lean_prompt(j["statement"], j.get("header", args.header))} for j in jobs]
-        for row, texts in sample(folder, rows, policy, args, stats):
+        for row, texts in sample(samples, rows, policy, args, stats):
             for proof, count in Counter(text.split(STOP_PROOF)[0] for text in texts).items():
                 yield {**pick(row, "statement", "header", "name", "split", "role", "lemma"),
                        "proof": proof, "count": count}
 
     def verdicts():
-        start, total, crashed = time.time(), 0, 0
+        start, seen = time.time(), Counter()
         for a in lean(lean_check.check, attempts(), args):
-            total, crashed = total + 1, crashed + (a["verdict"] == "crashed")
+            seen[a["verdict"]] += 1
             stats["lean"] += a["seconds"]
             yield a
-        if crashed > 0.1 * total:
-            raise RuntimeError(f"Lean failed on {crashed} of {total} proofs ({a['message']}); "
+        if seen["crashed"] > 0.1 * seen.total():
+            raise RuntimeError(f"Lean failed on {seen['crashed']} of {seen.total()} proofs ({a['message']}); "
                                "mend it and start again")
         stats["prove_wait"] = time.time() - start - stats["sample"]
-        write_jsonl(f"{folder}.json", [{k: round(v, 2) for k, v in stats.items()}])
+        write_jsonl(f"{folder}/attempts.json", [{k: round(v, 2) for k, v in stats.items()}])
 
     if not finished(path):
         write_jsonl(path, verdicts())
-        shutil.rmtree(folder, ignore_errors=True)
-    return json.loads(Path(f"{folder}.json").read_text())
+        shutil.rmtree(samples, ignore_errors=True)
+    return json.loads(Path(f"{folder}/attempts.json").read_text())
 
 
 def lean(check, items, args, **known):
@@ -1213,7 +1213,7 @@ def evaluate(policy, data, args):
     if not (finished(f"{folder}/attempts.jsonl") or os.path.exists(merged(policy, args))):
         raise UserError(f"{merged(policy, args)} is gone: a run keeps its newest model; name a later --iters")
     jobs = [{**s, "role": "given", "n": args.samples} for s in data.scored]
-    prove(f"{folder}/attempts.jsonl", jobs, policy, args)
+    prove(folder, jobs, policy, args)
     passed, crashed, proofs = Counter(), 0, defaultdict(dict)
     for a in read_jsonl(f"{folder}/attempts.jsonl"):
         crashed += a["count"] * (a["verdict"] == "crashed")

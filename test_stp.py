@@ -1200,9 +1200,9 @@ def test_heartbeats_limit_a_proof_and_not_its_prompt(tmp_path, monkeypatch):
     hard = "\n  intro p h\n  constructor\n  exact True.intro\n  repeat (first | exact h | constructor)\n```"
     asked = pretend(monkeypatch, lambda row: [hard if row["name"] == "a" else "\n  exact True.intro"])
     for heartbeats, verdict in (50, "timeout"), (0, "proved"):
-        path = str(tmp_path / f"{heartbeats}.jsonl")
-        assert stp.prove(path, rows, "model", flags(tmp_path, "--heartbeats", heartbeats))["tokens"] == 7
-        got = {a["name"]: a["verdict"] for a in stp.read_jsonl(path)}
+        folder = f"{tmp_path}/{heartbeats}"
+        assert stp.prove(folder, rows, "model", flags(tmp_path, "--heartbeats", heartbeats))["tokens"] == 7
+        got = {a["name"]: a["verdict"] for a in stp.read_jsonl(f"{folder}/attempts.jsonl")}
         assert got == {"a": verdict, "b": "proved", "c": "failed", "d": "proved"}
     assert [r["prompt"] for r in asked[:4:3]] == [f"{BEGIN}{header}{rows[0]['statement']}", f"{BEGIN}{rows[3]['statement']}"]
 
