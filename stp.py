@@ -1359,11 +1359,6 @@ def load_library(paths, header="", skip_bad=False):
     return [{**row, "proof": " " * (row["proof"][:1].strip() != "") + row["proof"]} for row in rows]
 
 
-def last_theorem(text):
-    """A key of the last theorem of a text: lean_check.normal_form."""
-    return lean_check.normal_form("theorem " + re.split(r"\b(?:theorem|lemma)\s", text)[-1])
-
-
 def load_sft(paths):
     """Rows {"prompt", "target", "weight"}; a weight that is missing or null is 1."""
     rows = []
@@ -1425,15 +1420,17 @@ def load_data(args):
     if not heldout and not args.eval:
         given, tenth = draw.sample(given, len(given)), len(given) // 10
         heldout, given = [{**s, "split": "heldout"} for s in given[:tenth]], given[tenth:]
-    sft, apart = load_sft(args.sft), {lean_check.normal_form(s["statement"]) for s in heldout}
-    learnt = [row for row in sft if last_theorem(row["prompt"]) not in apart]
-    if len(learnt) < len(sft):
-        print(f"{', '.join(args.sft)}: {len(sft) - len(learnt)} of {len(sft)} rows are left out, proofs of "
-              "statements that are held out", file=sys.stderr)
+    rows, unseen = load_sft(args.sft), {lean_check.normal_form(s["statement"]) for s in heldout}
+    # A row proves the last theorem of its prompt: it is learnt if that is none of the held-out ones.
+    last = ("theorem " + re.split(r"\b(?:theorem|lemma)\s", row["prompt"])[-1] for row in rows)
+    sft = [row for row, text in zip(rows, last, strict=True) if lean_check.normal_form(text) not in unseen]
+    if lost := len(rows) - len(sft):
+        print(f"{', '.join(args.sft)}: {lost} of {len(rows)} rows are left out, proofs of statements "
+              "that are held out", file=sys.stderr)
     scored = load(args.eval) if args.eval else heldout
     if not scored and args.samples:
         print(f"no statements are held out of {len(given)}: no score without --eval", file=sys.stderr)
-    return Data(given, scored, load_library(args.library, args.header, args.skip_bad), learnt)
+    return Data(given, scored, load_library(args.library, args.header, args.skip_bad), sft)
 
 
 # ------------------------------------------------------------------------------------------------------ start
