@@ -618,21 +618,6 @@ def child(rank, function, n, *job):
     function(rank, n, *job)
 
 
-def load_model(path, full=False):
-    """bf16 on a GPU, fp32 on a CPU and where all weights are trained."""
-    from transformers import AutoModelForCausalLM
-    cuda = torch.cuda.is_available()
-    dtype = torch.bfloat16 if cuda and not full else torch.float32
-    return AutoModelForCausalLM.from_pretrained(path, dtype=dtype).to("cuda" if cuda else "cpu")
-
-
-def pad(rows, device, side="right"):
-    """Token ids (B, T) of rows of unequal length, zeros at one side, and their mask: 0 where filled up."""
-    ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(row, dtype=torch.long) for row in rows],
-                                          batch_first=True, padding_value=-1, padding_side=side).to(device)
-    return ids.clamp(min=0), (ids >= 0).long()
-
-
 # ---------------------------------------------------------------------------------- the same on a ray cluster
 
 def join_ray(address):
@@ -723,6 +708,21 @@ def file_digests(folder):
     kinds = (".json", ".safetensors", ".bin", ".model")
     return [(f.name, hashlib.file_digest(f.open("rb"), "blake2b").hexdigest())
             for f in sorted(Path(folder).iterdir()) if f.suffix in kinds]
+
+
+def load_model(path, full=False):
+    """bf16 on a GPU, fp32 on a CPU and where all weights are trained."""
+    from transformers import AutoModelForCausalLM
+    cuda = torch.cuda.is_available()
+    dtype = torch.bfloat16 if cuda and not full else torch.float32
+    return AutoModelForCausalLM.from_pretrained(path, dtype=dtype).to("cuda" if cuda else "cpu")
+
+
+def pad(rows, device, side="right"):
+    """Token ids (B, T) of rows of unequal length, zeros at one side, and their mask: 0 where filled up."""
+    ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(row, dtype=torch.long) for row in rows],
+                                          batch_first=True, padding_value=-1, padding_side=side).to(device)
+    return ids.clamp(min=0), (ids >= 0).long()
 
 
 def load_tokenizer(folder):
