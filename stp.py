@@ -1205,6 +1205,7 @@ def drift(kept, attempts):
 def evaluate(policy, data, args):
     """Samples --samples proofs of every statement to evaluate; prints and writes pass@k per split.
 
+    Writes one proof of each proved statement too, for another checker: proofs.lean, a file for each header.
     The folder's name tells the content: model, statements and how they are sampled, not the name of a file.
     """
     flags = pick(vars(args), "samples", "seed", "temperature", "max_prompt", "max_new", "header")
@@ -1220,7 +1221,10 @@ def evaluate(policy, data, args):
         if a["verdict"] == "proved":
             passed[a["statement"]] += a["count"]
             proofs[a.get("header", args.header)].setdefault(a["statement"], a)
-    write_proofs(folder, proofs)
+    for i, (header, found) in enumerate(proofs.items()):  # as Lean read them; a number makes names unique
+        theorems = [lean_check.template(a["statement"], a["proof"]).replace("\0", f"n{n}")
+                    for n, a in enumerate(found.values(), 1)]
+        Path(f"{folder}/proofs{i or ''}.lean").write_text("\n".join([header, *theorems]), encoding="utf-8")
     if crashed:
         print(f"evaluation: Lean crashed on {crashed} samples, which count as failed", file=sys.stderr)
     result, ks = {}, sorted({args.samples, *(2**i for i in range(args.samples.bit_length()))})
@@ -1232,15 +1236,6 @@ def evaluate(policy, data, args):
         for k, (value, error) in result[split].items():
             print(f"  {k:>9} {100 * value:6.2f}% ± {100 * error:.2f} of {len(counts)}")
     Path(f"{folder}/result.json").write_text(json.dumps(result, indent=1))
-
-
-def write_proofs(folder, proofs):
-    """One proof of each proved statement, for a second look by another checker: a file for each header."""
-    for i, (header, found) in enumerate(proofs.items()):
-        with open(f"{folder}/proofs{i or ''}.lean", "w", encoding="utf-8") as f:
-            f.write(header)
-            for n, a in enumerate(found.values(), 1):  # as Lean read it; names repeat, so each has a number
-                f.write("\n" + lean_check.template(a["statement"], a["proof"]).replace("\0", f"n{n}"))
 
 
 def pass_at_k(n, counts, k):
