@@ -266,13 +266,13 @@ def read_jsonl(path):
     n = 1
     try:
         with open(path, "rb") as f:
-            one = f.read(1000).removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"["  # list
+            listed = f.read(1000).removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"["
             f.seek(0)
-            for n, line in enumerate([f.read()] if one else f, 1):  # noqa: B007  the error names n
+            for n, line in enumerate([f.read()] if listed else f, 1):  # noqa: B007  the error names n
                 text = line.decode("utf-8-sig").rstrip()
-                for k, row in enumerate(json.loads(text if one else f"[{text}]"), n):
+                for k, row in enumerate(json.loads(text if listed else f"[{text}]"), n):
                     if not isinstance(row, dict):
-                        raise UserError(f"{path}, {'entry' if one else 'line'} {k}: not an object {{...}}")
+                        raise UserError(f"{path}, {'entry' if listed else 'line'} {k}: not an object {{...}}")
                     yield row
     except (OSError, ValueError, RecursionError) as e:
         line = n + getattr(e, "lineno", 1) - 1
@@ -441,19 +441,20 @@ def self_play_iteration(t, data, history, policy, args):
     written = sum(row["tokens"] for f in Path(folder).glob("conjecture/*.jsonl") for row in read_jsonl(f))
     history.add(attempts, stats["tokens"] + written)
     examples = phase(f"{folder}/examples.jsonl", lambda: training_examples(history, rewards, data, args))
-    learnt = {}
+    training = {}
     if examples and args.prover == "on":
-        policy, learnt = train(f"{folder}/model", policy, examples, args, args.lr, args.epochs)
+        policy, training = train(f"{folder}/model", policy, examples, args, args.lr, args.epochs)
     ends["train"] = time.time()
     seconds = {part: round(end - start, 2) for (_, start), (part, end) in itertools.pairwise(ends.items())}
     return policy, metrics(t, data, unproved, seeds, conjectures, attempts, rewards, examples, history,
-                           stats, learnt, seconds)
+                           stats, training, seconds)
 
 
 def choose_seeds(history, data, budget, t, args):
     """Seeds (statement, proof, lemma) from all proofs of given statements so far, at most `budget` (step 1).
 
-    A lemma that has --lemma_cap of the budget gives no further seed; "no lemma" is one beside others.
+    A proof makes a seed with each lemma that it uses and, by lot for half of the proofs, one with None, "no
+    lemma". What has --lemma_cap of the budget, None too if there is a library, makes no more seeds.
     """
     if args.conjecturer == "off":
         return []
@@ -487,7 +488,7 @@ def conjecture(folder, seeds, history, data, n_statements, n_unproved, t, policy
     rng(args, t, "conjectures").shuffle(parsed)
     known = itertools.chain((s["statement"] for s in data.given), history.conjectures)
     checked = lean(lean_check.check_statements, parsed, args, known=known)
-    places = n_unproved
+    places = n_unproved  # no more conjectures are tried than there are unproved statements
     for c in tqdm(checked, desc="  Lean, conjectures", total=len(parsed), leave=False, disable=None):
         tried = c["verdict"] == "ok" and places > 0
         places -= tried
@@ -576,7 +577,7 @@ PRELOAD = ["torch", "transformers.models.llama.modeling_llama", "peft", "stp"]
 
 @contextlib.contextmanager
 def processes(function, n, *job):
-    """Runs function(rank, n, *job), the last of job being the flags, in n processes; with --ray in tasks.
+    """Runs function(rank, n, *job) in n processes, with --ray in n tasks; the last of job is always args.
 
     Yields alive(): are there any left? It raises as soon as one of them fails; the others are ended then.
     """
@@ -812,7 +813,7 @@ def sample(folder, rows, policy, args, stats):
 
 
 def served(policy, args):
-    """The model that samplers load; for vLLM, which keeps what it compiles by the path, always one link."""
+    """The model that samplers load; for vLLM, whose compile cache goes by the path, behind one fixed link."""
     model, link = merged(policy, args), f"{args.out}/served"
     if args.engine != "vllm":
         return model
@@ -876,8 +877,8 @@ def sequences_at_once(model, args):
     from transformers import AutoConfig
     config = AutoConfig.from_pretrained(model).get_text_config()
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    token = 4 * config.num_hidden_layers * heads * head  # bytes: a key and a value in bf16, in each layer
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads  # of a head
+    token = 4 * config.num_hidden_layers * heads * width  # bytes: a key and a value in bf16, in each layer
     cache = 0.9 * torch.cuda.mem_get_info()[1] - weights_size(model)  # vLLM takes 92% of the GPU
     length = (args.max_prompt + args.max_new) / 4  # a proof and its prompt are far from the limit
     return max(16, min(1024, int(cache / token / length) // 16 * 16))  # vLLM compiles for each value
@@ -954,7 +955,7 @@ def embed_worker(rank, n, path, statements, model, args):
 # --------------------------------------------------------------------------------------------------- training
 
 def train(folder, policy, examples, args, lr, epochs=1):
-    """Trains on weighted examples, going on from `policy`. Returns the new policy and what it tells.
+    """Trains on weighted examples, going on from `policy`. Returns the new policy and its training.json.
 
     LoRA goes on from the policy's adapter on the base model, a full finetune (--lora_r 0) from its weights.
     """
@@ -1015,12 +1016,12 @@ def train_worker(rank, world, folder, policy, lr, epochs, args):
         optimizer.step()
         losses.append(loss)
     tokens = epochs * sum(len(ids) for ids, _, _ in data)
-    told = {"loss": sum(losses) / len(losses), "steps": len(losses), "tokens": tokens,
-            "tokens_per_second": tokens / (time.time() - start)}
+    record = {"loss": sum(losses) / len(losses), "steps": len(losses), "tokens": tokens,
+              "tokens_per_second": tokens / (time.time() - start)}
     if world > 1:  # before saving, which may take longer than a process group waits
         distributed.destroy_process_group()
     if rank == 0:
-        save(model, folder, told, args)
+        save(model, folder, record, args)
 
 
 def join_group(rank, world, folder, args):
@@ -1101,7 +1102,7 @@ def trainable_model(policy, args):
     return model.train()
 
 
-def save(model, folder, told, args):
+def save(model, folder, record, args):
     """Adapter and merged model. LoRA never changes the base's weights, so this merge is into a fresh base."""
     from transformers import GenerationConfig
     if args.lora_r:
@@ -1112,7 +1113,7 @@ def save(model, folder, told, args):
     for file in Path(args.model).iterdir():  # the tokenizer as it came: saving it again could change it
         if re.match("tokenizer|special_tokens|added_tokens|vocab|merges|chat_template|generation", file.name):
             shutil.copy(file, f"{folder}/merged")
-    Path(f"{folder}/training.json").write_text(json.dumps(told))
+    Path(f"{folder}/training.json").write_text(json.dumps(record))
 
 
 # ------------------------------------------------------------------------------------- metrics and evaluation
@@ -1128,7 +1129,7 @@ def histogram(rates):
     return [bins[i] for i in range(9)]
 
 
-def metrics(t, data, unproved, seeds, conjectures, attempts, rewards, examples, history, stats, learnt,
+def metrics(t, data, unproved, seeds, conjectures, attempts, rewards, examples, history, stats, training,
             seconds):
     """One line of metrics.jsonl; what its names do not say stands beside them."""
     proved = sum(rate > 0 for rate in history.best.values())
@@ -1155,9 +1156,9 @@ def metrics(t, data, unproved, seeds, conjectures, attempts, rewards, examples, 
         "hist_given": histogram(rates_given), "hist_conjectures": histogram(rates_conjectures),
         "len_conjectures": mean(len(r["statement"]) for r in rewards), "len_kept": mean(map(len, kept)),
         **drift(kept, attempts),
-        "examples": len(examples), "verdicts": dict(sorted(verdicts.items())), "loss": learnt.get("loss"),
+        "examples": len(examples), "verdicts": dict(sorted(verdicts.items())), "loss": training.get("loss"),
         "sample_tokens_per_second": round(stats["tokens"] / max(stats["sample"], 1e-3)),
-        "train_tokens_per_second": learnt and round(learnt["tokens_per_second"]),
+        "train_tokens_per_second": training and round(training["tokens_per_second"]),
         "seconds": {**seconds, **{k: stats.get(k, 0) for k in ("sample", "lean", "prove_wait")}}}
 
 
@@ -1351,7 +1352,7 @@ def load_library(paths, header="", skip_bad=False):
     rows = [row for path in paths for row in load_statements(path, header, skip_bad)]
     if bad := next((row for row in rows if not is_text(row.get("proof"))), None):
         raise UserError(f'--library: {bad["name"]} of {", ".join(paths)} needs a text "proof"')
-    return [{**row, "proof": " " * (row["proof"][:1].strip() != "") + row["proof"]} for row in rows]
+    return [{**row, "proof": re.sub(r"^(?=\S)", " ", row["proof"])} for row in rows]  # it follows "by"
 
 
 def load_sft(paths):
@@ -1506,18 +1507,18 @@ def run_folder(data, args):
             raise UserError(f"--out {args.out} is in use by process {lock.read_text()}; wait for it, or use "
                             "another") from None
         lock.write_text(str(os.getpid()))
-        settle(config, data, args)
+        check_config(config, data, args)
         yield
 
 
-def settle(path, data, args):
-    """Writes config.json, or compares with it: places may change, and what touches no number."""
-    free = {"out", "iters", "procs", "ray", "nodes", "gpus", "cpus", "dry_run", "eval", "samples",
-            "lean_workers", "no_retrain", "retrain_given", "lean", "lean_project", "tokens_per_second",
-            "train_tokens_per_second", "lean_seconds", "skip_bad"}
+def check_config(path, data, args):
+    """Writes config.json; if it is there, refuses flags and files that would change the run's numbers."""
+    may_change = {"out", "iters", "procs", "ray", "nodes", "gpus", "cpus", "dry_run", "eval", "samples",
+                  "lean_workers", "no_retrain", "retrain_given", "lean", "lean_project", "tokens_per_second",
+                  "train_tokens_per_second", "lean_seconds", "skip_bad"}
     content = {"statements": data.given, "library": data.library, "sft": data.sft,
                "model": file_digests(args.model)}
-    now = {f"--{k}": v for k, v in vars(args).items() if k not in {*free, *content}}
+    now = {f"--{k}": v for k, v in vars(args).items() if k not in {*may_change, *content}}
     now |= {f"content of --{k}": digest(v) for k, v in content.items()}
     if path.exists():
         old = next(read_jsonl(path), {}).get("compared", {})
