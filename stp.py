@@ -741,7 +741,7 @@ def encode_prompt(tokenizer, prompt, limit=sys.maxsize):
     """Token ids of a prompt: beginning of sequence, if there is such a token, and its end: `limit` in all."""
     bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     ids = tokenizer(prompt, add_special_tokens=False).input_ids
-    return bos + ids[max(0, len(ids) + len(bos) - limit):]
+    return bos + ids[len(bos) - limit:]
 
 
 def end_tokens(folder, tokenizer):
@@ -827,7 +827,7 @@ def sample_worker(rank, n, shards, model, args):
     tokenizer = load_tokenizer(model)
     engine = (vllm_engine if args.engine == "vllm" else hf_engine)(model, tokenizer, args)
     for name in list(shards)[rank::n]:
-        if finished(name):  # by a node that was lost later
+        if finished(name):  # this task ran before, on a node of the ray cluster that was lost
             continue
         rows = [(i, encode_prompt(tokenizer, prompt, args.max_prompt), n)
                 for i, (prompt, n) in enumerate(shards[name])]
@@ -854,10 +854,11 @@ def vllm_engine(model, tokenizer, args):
     tqdm.__init__ = functools.partialmethod(tqdm.__init__, disable=True)  # here all bars are vLLM's
     from vllm import LLM, SamplingParams
     ends = end_tokens(model, tokenizer)
-    sizes = {"dtype": "float32", "kv_cache_memory_bytes": 2**29,  # on a CPU, where compiling takes a minute,
-             "enforce_eager": True, "enable_chunked_prefill": False}  # and a prompt in parts fails
     if args.gpus:
         sizes = {"dtype": "bfloat16", "max_num_seqs": sequences_at_once(model, args)}
+    else:  # compiling takes a minute, and a prompt in parts fails
+        sizes = {"dtype": "float32", "kv_cache_memory_bytes": 2**29, "enforce_eager": True,
+                 "enable_chunked_prefill": False}
     llm = LLM(model=model, seed=args.seed, skip_tokenizer_init=True, use_tqdm_on_load=False,
               max_model_len=args.max_prompt + args.max_new, **sizes)
 
