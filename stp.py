@@ -409,6 +409,7 @@ def self_play_iteration(t, data, history, policy, args):
     """One iteration of self-play (section 3). Returns the new policy and the iteration's line of metrics."""
     folder, draw, ends = f"{args.out}/iter_{t:02d}", rng(args, t, "given"), {"start": time.time()}
     unproved = [s for s in data.given if not history.best.get(s["statement"])]
+    # Of the proved ones: those proved too seldom to be a seed, and of the others some by lot.
     again = [s for s in data.given if (rate := history.best.get(s["statement"])) and
              (rate < args.seed_rate or draw.random() < args.resample)]
     statements = unproved + again
@@ -439,7 +440,7 @@ def self_play_iteration(t, data, history, policy, args):
 
     # Train: the same model on both roles.
     written = sum(row["tokens"] for f in Path(folder).glob("conjecture/*.jsonl") for row in read_jsonl(f))
-    history.add(attempts, stats["tokens"] + written)
+    history.add(attempts, written + stats["tokens"])  # sampled by the conjecturer and by the prover
     examples = phase(f"{folder}/examples.jsonl", lambda: training_examples(history, rewards, data, args))
     training = {}
     if examples and args.prover == "on":
@@ -607,7 +608,7 @@ def child(rank, function, n, *job):
     gpus = job[-1].gpus
     if parent := multiprocessing.parent_process():  # a task has none: ray sees to both
         threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(gpus)))  # or UUIDs, MIG
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(gpus)))  # maybe of UUIDs
         os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[rank].strip() if gpus else ""
     if gpus and not torch.cuda.is_available():
         sys.exit(f"process {rank}: torch {torch.__version__} cannot use its GPU (an older driver?)")
