@@ -1078,7 +1078,7 @@ def weighted_loss(model, group):
     """Sum over the group's sequences of weight x cross entropy of the target tokens."""
     tokens, _ = pad([ids for ids, _, _ in group], model.device)  # (B, T); causal: needs no padding mask
     at = torch.tensor([[start <= t < len(ids) for t in range(1, tokens.shape[1])] for ids, start, _ in group],
-                      device=model.device)  # (B, T-1): is token t a target?
+                      device=model.device)  # (B, T-1): is token t, from 1 on, a target?
     weight = torch.tensor([w for _, _, w in group], device=model.device)[:, None].expand_as(at)[at]
     # On a GPU the adapter, held in fp32, is computed in bf16 as the base: 27% faster at 7B.
     bf16 = torch.autocast("cuda", torch.bfloat16, enabled=torch.cuda.is_available())
@@ -1147,11 +1147,13 @@ def metrics(t, data, unproved, seeds, conjectures, attempts, rewards, examples, 
     return {
         "iteration": t, "given": len(data.given), "proved": proved,  # so far
         "cumulative": round(proved / len(data.given), 4),
-        "proofs": history.sampled, "tokens": history.tokens,  # sampled so far: by the prover, by both
+        "proofs": history.sampled,  # samples of the prover so far, right or wrong
+        "tokens": history.tokens,  # of both roles, so far
         "distinct_proofs": mean(found.values()),  # of a proved statement, in this iteration
         "seeds": len(seeds), "lemmas": len({s["lemma"] for s in seeds} - {None}),  # distinct ones
         "sampled": len(conjectures),  # conjectures written; of these:
         "wellformed": checked["ok"] + checked["duplicate"], "distinct": checked["ok"], "tried": len(rewards),
+        # of those tried, with a proof and a pass rate of at most --challenge
         "barely": len(rewards) - reasons["unproved"] - reasons["too easy"] - reasons["unjudged"],
         "kept": len(kept),
         "rate_given": mean(rates_given), "rate_conjectures": mean(rates_conjectures),  # pass rates
@@ -1190,7 +1192,7 @@ def drift(kept, attempts):
             proofs[a["statement"]] += a["proof"] + "\n"
     for statement in kept:
         top, number, unused = [t[1:3] for t in lean_check.lex(statement) if t[3] == 0], {}, False
-        for (word, start), (_, end) in itertools.pairwise(top):
+        for (word, start), (_, end) in itertools.pairwise(top):  # a binder: its bracket, and what closes it
             if word == ":":  # behind the binders
                 break
             names, _, proposition = statement[start + 1:end].partition(":")
@@ -1271,7 +1273,7 @@ def read_statement(text):
     theorems = [i for i, word in enumerate(words) if word in ("theorem", "lemma")]
     if not theorems:
         raise lean_check.Refused("malformed", "no theorem or lemma")
-    at = first = theorems[-1]
+    at = first = theorems[-1]  # its keyword; its first attribute or modifier
     while first and (words[first - 1] in MODIFIERS or words[max(first - 3, 0):first] == ["@", "[", "]"]):
         first -= 1 if words[first - 1] in MODIFIERS else 3
     start = next(t[2] for t in tokens if t[2] > (top[first - 1][2] if first else -1))  # of its comments
