@@ -1053,13 +1053,13 @@ def variant(args, **changes):
 
 
 def pretend(monkeypatch, answer):
-    """A model that answers a row, whose prompt and n are told, with the texts answer(row); nothing is trained. Returns all rows."""
+    """A model that answers a row, whose prompt and n are told, with the texts answer(row); nothing is trained. Returns all rows and their policies."""
     asked = []
 
     def sampler(folder, rows, policy, args, stats):
         stats["tokens"] += 7
         for row in rows:
-            asked.append(row)
+            asked.append({**row, "policy": policy})
             yield row, answer(row)
         stats["sample"] += 1
     monkeypatch.setattr(stp, "sample", sampler)
@@ -1118,16 +1118,22 @@ def test_seeds(tmp_path):
     easy, hard = [f"theorem t : {i} = {i} := by" for i in range(40)], "theorem hard : 0 = 0 := by"
     history, data = stp.History(replay=deque(maxlen=1)), stp.Data([], [], [{"name": "l1", "statement": "theorem l1 : 1 = 1 := by"}], [])
     history.add([proved(s, header="H\n") for s in easy] + [proved(hard), proved(hard, "no", count=2, verdict="failed")], 1)
-    history.add([proved("theorem c : 9 = 9 := by", role="conjecture"), proved(easy[0], "no", verdict="failed")], 1)
+    history.add([proved("theorem c : 9 = 9 := by", role="conjecture"), proved("theorem d : 9 = 9 := by", "no", role="conjecture", verdict="failed"),
+                 proved(easy[0], "no", verdict="failed")], 1)
+    assert (history.tokens, history.best[easy[0]], history.conjectures) == (2, 1, {"theorem c : 9 = 9 := by"})  # the best so far, not the last
     seeds = stp.choose_seeds(history, data, 20, 2, args := flags(tmp_path))
     assert Counter(s["lemma"] for s in seeds) == {"l1": 2, None: 2}  # 10% of 20 each; found two iterations ago, replay is 1
     assert {s["statement"] for s in seeds} <= set(easy) and {s["header"] for s in seeds} == {"H\n"}  # none is hard or a conjecture
-    assert seeds == stp.choose_seeds(history, data, 20, 2, args) != stp.choose_seeds(history, data, 20, 3, args)
+    others = stp.choose_seeds(history, data, 20, 3, args)
+    assert seeds == stp.choose_seeds(history, data, 20, 2, args) and not {s["statement"] for s in seeds} & {s["statement"] for s in others}  # at random
     assert stp.choose_seeds(history, data, 20, 2, flags(tmp_path, "--conjecturer", "off")) == []
     many = stp.choose_seeds(history, data, 50, 2, flags(tmp_path, "--lemma_cap", 1))
     assert len({(s["statement"], s["lemma"]) for s in many}) == len(many) == 50
-    alone = stp.choose_seeds(history, stp.Data([], [], [], []), 20, 2, args)  # no library: "no lemma" has no cap
-    assert {s["lemma"] for s in alone} == {None} and len(alone) > 10
+    alone = stp.choose_seeds(history, stp.Data([], [], [], []), 80, 2, args)  # no library: "no lemma", for every other proof, has no cap
+    assert {s["lemma"] for s in alone} == {None} and 10 < len(alone) < 30
+    history.add([proved(s, "\n  exact (l1)") for s in easy], 1)  # the same statement and lemma again take no room
+    every = stp.choose_seeds(history, data, 80, 2, flags(tmp_path, "--lemma_cap", 0.6))
+    assert sorted(s["statement"] for s in every if s["lemma"]) == sorted(easy)
 
 
 def test_training_examples(tmp_path):
@@ -1144,7 +1150,8 @@ def test_training_examples(tmp_path):
     assert [e["target"] for e in got] == ["\n  a", "\n  bb", "\ntheorem c : 3 = 3 := by\n</hard theorem>"]
     assert [e["weight"] for e in got] == pytest.approx([math.exp(-0.004) / 2, math.exp(-0.005) / 2, 1.5])
     assert got[2]["prompt"] == f"{BEGIN}H\n<lemma>\ntheorem l : 1 = 1\n<easy theorem>\n{half}\n  a\n<hard theorem>"
-    assert len(list(stp.training_examples(history, rewards, data, flags(tmp_path, "--conjecturer", "frozen")))) == 2
+    flat = list(stp.training_examples(history, rewards, data, flags(tmp_path, "--conjecturer", "frozen", "--gamma", 0)))
+    assert [e["weight"] for e in flat] == [0.5, 0.5]
 
 
 def test_iterations_by_hand(tmp_path, monkeypatch):
@@ -1189,6 +1196,41 @@ def test_iterations_by_hand(tmp_path, monkeypatch):
     assert policy == "kept" and row["loss"] is None
     prompts = [r["prompt"] for r in asked]
     assert example in prompts and prompts[-2:] == [stp.lean_prompt(g["statement"], "") for g in (given_rows[2], given_rows[1])]
+
+
+def test_what_an_iteration_hands_on(tmp_path, monkeypatch):
+    """The policy of before samples, is embedded and trained; --resample; the reward has its flags and aims at what is unproved.
+
+    A conjecture keeps its seed's header, which Lean needs, and its proof."""
+    easy, hard = (f"theorem {n} (p q : Prop) (h : p) : {end} := by" for n, end in (("easy", "p"), ("hard", "q")))
+    given_rows = [{"statement": s, "header": "def D : Prop := True\n"} for s in (easy, hard)]
+    new, copy = "theorem new (p : Prop) (h : p) (d : D) : p := by", hard.replace("hard", "copy")
+    lemma = {"name": "id", "statement": "theorem id {p : Prop} (h : p) : p := by", "proof": "\n  exact h"}
+    told, select, history = {}, reward.select, stp.History(replay=deque(maxlen=3))
+
+    def answer(row):
+        if "<hard theorem>" in row["prompt"]:
+            return [f"\n{s}\n</hard theorem>" for s in (new, copy) * row["n"]][:row["n"]]
+        good = 0 if "hard" in row["statement"] else row["n"] * 3 // 4
+        return ["\n  exact id h"] * good + ["\n  skip"] * (row["n"] - good)
+    asked = pretend(monkeypatch, answer)
+    monkeypatch.setattr(stp, "train", lambda folder, *how: told.update(train=how) or (folder, {"loss": 1.0, "tokens_per_second": 2.0}))
+    monkeypatch.setattr(stp, "embed", lambda path, texts, policy, args: told.update(embed=(texts, policy)) or torch.eye(2))
+    monkeypatch.setattr(reward, "select", lambda *rows, **how: told.update(select=(rows[2], how)) or select(*rows, **how))
+    args = flags(tmp_path, "--K", 4, "--resample", 1, "--challenge", 0.8, "--elegance", 0.1, "--kappa", 3, "--seed", 5, "--lr", 1, "--sft_lr", 2, "--epochs", 7)
+    data = stp.Data(given_rows, [], [lemma], [])
+    stp.self_play_iteration(0, data, history, None, args)
+    asked.clear()
+    stp.write_jsonl(f"{args.out}/iter_01/conjecture/0.jsonl", [{"tokens": 5}])
+    _, row = stp.self_play_iteration(1, data, history, "now", args)
+    seeds, jobs = ([r for r in asked if (r["prompt"][-5:] == "orem>") == conjecturer] for conjecturer in (True, False))
+    assert [(r["statement"], r["n"]) for r in jobs] == [(hard, 4 + 2), (easy, 4 + 2), (new, 4)] and {r["policy"] for r in asked} == {"now"}
+    assert {r["n"] for r in seeds} == {3 * 2 // len(seeds)} and row["tokens"] == 7 + 7 + 5
+    assert {(c["statement"], c["verdict"]) for c in stp.read_jsonl(f"{args.out}/iter_01/conjectures.jsonl")} == {(new, "ok"), (new, "duplicate"), (copy, "duplicate")}
+    assert told["select"] == ([hard], {"challenge": 0.8, "elegance": 0.1, "reweight": "wasserstein", "kappa": 3, "seed": 5}) and told["embed"] == ([new, hard], "now")
+    policy, (*_, example), _, *how = told["train"]
+    assert (policy, how) == ("now", [1, 7]) and example["target"] == f"\n{new}\n</hard theorem>"
+    assert example["prompt"].startswith(f"{BEGIN}def D : Prop := True\n<lemma>\n") and example["prompt"].endswith(f"\n{easy}\n  exact id h\n<hard theorem>")
 
 
 def test_heartbeats_limit_a_proof_and_not_its_prompt(tmp_path, monkeypatch):
@@ -1640,11 +1682,12 @@ def test_a_run_folder_belongs_to_one_run(tiny_run, tmp_path, monkeypatch, capsys
 def test_what_each_training_starts_from_and_what_is_kept(tiny_run, monkeypatch, capsys):
     """LoRA goes on from the last adapter, stage 3 from the base; restarts empty the replay; only the newest merged model stays."""
     _, out, argv, _ = tiny_run
-    starts, replays, epochs = {}, [], {}
+    starts, replays, epochs, sizes = {}, [], {}, {}
 
     def train(folder, policy, examples, args, lr, n=1):
         if not os.path.exists(folder):
-            starts[os.path.relpath(folder, out)], epochs[os.path.relpath(folder, out)] = policy and os.path.relpath(policy, out), (n, lr)
+            name = os.path.relpath(folder, out)
+            starts[name], epochs[name], sizes[name] = policy and os.path.relpath(policy, out), (n, lr), len(examples)
             os.makedirs(f"{folder}/merged")
             os.makedirs(f"{folder}/adapter")
         return folder, {"loss": 1.0, "tokens_per_second": 1.0}
@@ -1652,41 +1695,72 @@ def test_what_each_training_starts_from_and_what_is_kept(tiny_run, monkeypatch, 
     def iteration(t, data, history, policy, args):
         assert os.path.exists(f"{policy}/merged")
         replays.append(len(history.replay))
-        stp.write_jsonl(f"{out}/iter_{t:02d}/attempts.jsonl", [])
+        stp.write_jsonl(f"{out}/iter_{t:02d}/attempts.jsonl", [proved(s := f"theorem {t} : True := by", role="conjecture" if t else "given"), proved(s, verdict="failed")])
         history.add([], 0)
         return policy if t == 1 else stp.train(f"{out}/iter_{t:02d}/model", policy, [], args, args.lr, args.epochs)[0], {"iteration": t}
     for name, stub in {"train": train, "self_play_iteration": iteration, "report": str}.items():
         monkeypatch.setattr(stp, name, stub)
-    for iters in 2, 5:
-        status, *_, err = call(monkeypatch, capsys, *argv, "--iters", iters, "--restart_every", 3, "--samples", 0, "--lr", 0.5)
+    argv += ["--restart_every", 3, "--replay", 1, "--samples", 0, "--lr", 0.5]
+    for iters in 2, 6:
+        status, *_, err = call(monkeypatch, capsys, *argv, "--iters", iters)
         assert status == 0, err
         left = {os.path.relpath(d, out) for d in glob.glob(f"{out}/**/merged", recursive=True)}
-        assert left - {f"final_{iters:02d}/merged", "final_02/merged", "sft/merged"} == {f"iter_{0 if iters == 2 else 4:02d}/model/merged"}
+        assert left - {f"final_{iters:02d}/merged", "final_02/merged", "sft/merged"} == {f"iter_{0 if iters == 2 else 5:02d}/model/merged"}
     assert starts == {"sft": None, "iter_00/model": "sft", "final_02": None, "iter_02/model": "iter_00/model", "restart_03": None,
-                      "iter_03/model": "restart_03", "iter_04/model": "iter_03/model", "final_05": None}
-    assert replays == [0, 1, 0, 1, 2, 0, 1] and epochs["iter_03/model"] == (3, 0.5) and epochs["sft"] == (1, 5e-4)
-    assert len(list(out.glob("iter_*/model/adapter"))) == 4
+                      "iter_03/model": "restart_03", "iter_04/model": "iter_03/model", "iter_05/model": "iter_04/model", "final_06": None}
+    assert replays == [0, 1, 0, 1, 1, 0, 1, 1] and epochs["iter_03/model"] == (3, 0.5) and epochs["sft"] == epochs["restart_03"] == (1, 5e-4)
+    assert len(list(out.glob("iter_*/model/adapter"))) == 5
     monkeypatch.setattr(stp, "self_play_iteration", lambda t, data, history, policy, args: (policy, {}))  # read back
-    assert call(monkeypatch, capsys, *argv, "--iters", 5, "--restart_every", 3, "--samples", 0, "--lr", 0.5, "--retrain_given")[0] == 0
-    assert "final_05_given" in starts and len(starts) == 9  # that alone is trained
+    assert call(monkeypatch, capsys, *argv, "--iters", 6, "--retrain_given")[0] == 0
+    proofs = {name: (sizes[name] - sizes["sft"]) / 9 for name in ("final_02", "restart_03", "final_06", "final_06_given")}
+    assert [*proofs.values()] == [2, 3, 6, 1] and len(starts) == 10  # all of before; that alone is trained
 
 
 def test_stage_3_examples(tmp_path, monkeypatch):
     """SFT data once; the distinct proofs of given statements and of challenging conjectures, some of each, repeated."""
     given, hard, easy = (f"theorem {name} : 1 = 1 := by" for name in ("given", "hard", "easy"))
-    args, sft = flags(tmp_path, "--retrain_proofs", 2, "--retrain_repeat", 3, "--challenge", 0.5), {"prompt": "p", "target": "t", "weight": 1}
+    args = flags(tmp_path, "--retrain_proofs", 2, "--retrain_repeat", 3, "--challenge", 0.75, "--gamma", 0.01, "--lr", 1)
+    sft, late = {"prompt": "p", "target": "t", "weight": 1}, "theorem late : 1 = 1 := by"
     stp.write_jsonl(f"{args.out}/iter_00/attempts.jsonl", [
-        *(proved(given, f"\n  {c}") for c in "abc"), proved(hard, "\n  d", role="conjecture"),
+        *(proved(given, f"\n  {c}") for c in "abc"), proved(hard, "\n  d", role="conjecture", count=3),
         proved(hard, "\n  no", role="conjecture", verdict="failed"), proved(easy, "\n  e", role="conjecture"),
         proved("theorem x : 1 = 1 := by", "\n  f", role="conjecture", verdict="crashed")])  # it has no pass rate
-    stp.write_jsonl(f"{args.out}/iter_01/attempts.jsonl", [proved(hard, "\n  d", role="conjecture", count=9), proved(given, "\n  a")])
+    stp.write_jsonl(f"{args.out}/iter_01/attempts.jsonl", [proved(hard, "\n  d", role="conjecture", count=9), proved(given, "\n  a"), proved(late, "\n  g")])
     monkeypatch.setattr(stp, "train", lambda folder, policy, examples, args, lr: ((policy, examples, lr), {}))
     policy, examples, lr = stp.stage_3(f"{args.out}/final_02", stp.Data([], [], [], [sft]), args, upto=2)
     targets = Counter(e["target"] for e in examples[1:])
-    assert policy is None and examples[0] == sft and {e["weight"] for e in examples[1:]} == {math.exp(-0.004)} and lr == args.sft_lr
-    assert targets.pop("\n  d") == 3 and len(targets) == 2 and set(targets.values()) == {3} and targets.keys() < {f"\n  {c}" for c in "abc"}
-    examples = stp.stage_3(f"{args.out}/f", stp.Data([], [], [], [sft]), args, upto=2, given_only=True)[1]
-    assert len(examples) == 1 + 2 * 3 and {e["target"] for e in examples[1:]} < {f"\n  {c}" for c in "abc"}
+    assert policy is None and examples[0] == sft and {e["weight"] for e in examples[1:]} == {math.exp(-0.04)} and lr == args.sft_lr
+    assert targets.pop("\n  d") == targets.pop("\n  g") == 3 and len(targets) == 2 and set(targets.values()) == {3} and targets.keys() < {f"\n  {c}" for c in "abc"}
+    drawn = [stp.stage_3(f"{args.out}/{name}", stp.Data([], [], [], [sft]), args, upto=2, given_only=True)[1] for name in "fghij"]
+    assert {len(examples) for examples in drawn} == {1 + 3 * 3} and {e["target"] for examples in drawn for e in examples[1:]} == {f"\n  {c}" for c in "abcg"}
+
+
+def test_failures_are_counted_not_kept(tmp_path):
+    """What an iteration remembers of its attempts has the same pass rates: a crash is no failure there either."""
+    rows = [proved("a"), *(proved("a", f"{verdict} {i}", verdict=verdict, count=2) for verdict in ("failed", "timeout", "crashed") for i in range(3)),
+            proved("b", "x", verdict="crashed")]
+    stp.write_jsonl(f"{tmp_path}/attempts.jsonl", rows)
+    got = stp.load_attempts(tmp_path)
+    assert reward.pass_rates(got) == reward.pass_rates(rows) == {"a": 1 / 13} and len(got) == 5 and sum(a["count"] for a in got) == 20
+
+
+def test_metrics_by_hand():
+    """a, proved now, and b were unproved, c was tried again; conjectures of all fates."""
+    history = stp.History(best={"a": 1 / 3, "b": 0, "c": 1}, sampled=99, tokens=500)
+    attempts = [proved("a", "p"), proved("a", "no", count=2, verdict="failed"), proved("b", "no", count=3, verdict="timeout"), proved("c", "p", count=3),
+                *(proved("kept 1", proof, role="conjecture") for proof in ("p", "pp", "ppp")), proved("kept 1", "no", count=5, verdict="failed")]
+    rewards = [{"statement": s, "pass_rate": rate, "reason": reason, "weight": weight} for s, rate, reason, weight in [
+        ("kept 1", 0.375, "kept", 1.5), ("kept 22", 0.125, "kept", 0.5), ("easy", 1.0, "too easy", 0.0), ("zero", 0.0, "unproved", 0.0),
+        ("crash", None, "unjudged", 0.0), ("long", 0.3, "inelegant", 0.0), ("far", 0.2, "weight 0", 0.0)]]
+    conjectures = [{"verdict": verdict} for verdict in ["ok"] * 8 + ["duplicate"] * 2 + ["malformed", "failed"]]
+    row = stp.metrics(2, stp.Data([{}] * 5, [], [], []), [{"statement": "a"}, {"statement": "b"}], [{"lemma": name} for name in (None, "l", "l")], conjectures, attempts,
+                      rewards, [{}] * 6, history, Counter(tokens=100, sample=4, lean=2), {"loss": 0.5, "tokens_per_second": 9.6}, {"train": 1})
+    assert row == {
+        "iteration": 2, "given": 5, "proved": 2, "cumulative": 0.4, "proofs": 99, "tokens": 500, "distinct_proofs": round(5 / 3, 4), "seeds": 3, "lemmas": 1,
+        "sampled": 12, "wellformed": 10, "distinct": 8, "tried": 7, "barely": 4, "kept": 2, "rate_given": round(1 / 6, 4), "rate_conjectures": round(2 / 6, 4),
+        "hist_given": [1, 0, 0, 1, 0, 0, 0, 0, 0], "hist_conjectures": [1, 1, 1, 2, 0, 0, 0, 0, 1], "len_conjectures": round(33 / 7, 4), "len_kept": 6.5,
+        **stp.drift(["kept 1", "kept 22"], attempts), "examples": 6, "verdicts": {"failed": 7, "proved": 7, "timeout": 3}, "loss": 0.5,
+        "sample_tokens_per_second": 25, "train_tokens_per_second": 10, "seconds": {"train": 1, "sample": 4, "lean": 2, "prove_wait": 0}}
 
 
 def test_drift():
