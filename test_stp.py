@@ -1383,10 +1383,12 @@ def test_models_of_many_kinds(tmp_path, name):
     stp.save(model, str(tmp_path / "p"), {}, args)
     merged = stp.load_model(f"{tmp_path}/p/merged").eval()
     assert torch.allclose(merged(input_ids=ids).logits, adapted, atol=2e-3) and not torch.allclose(plain(input_ids=ids).logits, adapted, atol=2e-2)
-    stp.embed_worker(0, 1, str(tmp_path / "e"), [LINE, "theorem x : True := by", LINE], folder, args)
+    stp.embed_worker(0, 1, str(tmp_path / "e"), [LINE, "theorem x : True := by", LINE, 40 * LINE], folder, args)
     vectors = torch.load(tmp_path / "e")
-    hidden = plain(input_ids=ids, output_hidden_states=True).hidden_states[-1]
-    assert vectors.shape == (3, 64) and torch.allclose(vectors[0], hidden[0].mean(0), atol=1e-4) and torch.allclose(vectors[0], vectors[2], atol=1e-4)
+    for i, row in (0, ids), (2, ids), (3, torch.tensor([stp.encode_prompt(tokenizer, 40 * LINE)[:512]])):  # no more than 512 tokens count
+        hidden = plain(input_ids=row, output_hidden_states=True).hidden_states[-1]
+        assert torch.allclose(vectors[i], hidden[0].mean(0), atol=1e-4) and vectors.shape == (4, 64)
+    assert row.shape == (1, 512)
     args.temperature, ends = 0.0, stp.end_tokens(folder, tokenizer)
     rows = [(i, stp.encode_prompt(tokenizer, LINE[:n]), 2) for i, n in enumerate((40, 15, 60))]
     want = [stp.cut(plain.generate(torch.tensor([ids]), max_new_tokens=24, do_sample=False, pad_token_id=0, eos_token_id=sorted(ends))
@@ -1444,8 +1446,40 @@ def test_two_processes_train_as_one(small, tmp_path):
     one, two = (tensors(f"{tmp_path}/{procs}/adapter") for procs in (1, 2))
     assert max((one[k] - two[k]).abs().max() for k in one) < 2e-5
     assert all(torch.count_nonzero(v) for k, v in one.items() if "lora_B" in k)  # B starts at zero: everything was trained
+    assert sum("lora_B" in k for k in one) == 3 * 7 and json.loads((tmp_path / "1/adapter/adapter_config.json").read_text())["lora_alpha"] == 2 * 8  # on all layers
     _, told = stp.train(f"{tmp_path}/few", None, examples[:3], variant(args, procs=1), 1e-3)
+    stp.train(f"{tmp_path}/seed", None, examples[:3], variant(args, procs=1, seed=1), 1e-3)  # another adapter at the start
+    assert max((tensors(f"{tmp_path}/seed/adapter")[k] - v).abs().max() for k, v in tensors(f"{tmp_path}/few/adapter").items()) > 0.01
     assert told["steps"] == 5 and told["tokens"] == 5 * sum(len(d[0]) for d in stp.tokenize(examples[:3], stp.load_tokenizer(BASE), args))
+
+
+def test_training_steps_by_hand(small, tmp_path):
+    """Weighted mean over target tokens, norm clipped at 1, AdamW with the paper's constants, warm-up of five steps; --seed draws the order."""
+    examples, args = small
+    args = variant(args, procs=1, lora_r=0, batch_size=64, tokens_per_step=300)
+    _, told = stp.train(f"{tmp_path}/p", None, examples[:12], args, 1e-3, 8)
+    data, net = stp.tokenize(examples[:12], stp.load_tokenizer(BASE), args), stp.load_model(BASE)
+    params, losses, norms = list(net.parameters()), [], []
+    moments = [[torch.zeros_like(p) for p in params] for _ in range(2)]
+    for step in range(1, 9):
+        total = sum(weight * torch.nn.functional.cross_entropy(net(torch.tensor([list(ids)])).logits[0, start - 1:-1], torch.tensor(ids[start:]), reduction="sum")
+                    for ids, start, weight in data)
+        loss = total / sum(weight * len(ids[start:]) for ids, start, weight in data)
+        grads = torch.autograd.grad(loss, params)
+        losses.append(loss.item())
+        norms.append(math.sqrt(sum(g.square().sum().item() for g in grads)))
+        with torch.no_grad():
+            for p, g, m, v in zip(params, grads, *moments, strict=True):
+                g = g / max(1, norms[-1])
+                m.mul_(0.9).add_(0.1 * g)
+                v.mul_(0.95).add_(0.05 * g * g)
+                p -= 1e-3 * min(1, step / 5) * (m / (1 - 0.9**step)) / ((v / (1 - 0.95**step)).sqrt() + 1e-5)
+    assert norms[0] > 1.1 > norms[-1] and told["loss"] == pytest.approx(sum(losses) / 8, rel=1e-4) and told["steps"] == 8
+    trained = tensors(f"{tmp_path}/p/merged")
+    assert max((p - trained[name]).abs().max() for name, p in net.named_parameters()) < 2e-6
+    for seed in (0, 1):  # small batches
+        stp.train(f"{tmp_path}/{seed}", None, examples[:12], variant(args, batch_size=5, seed=seed), 1e-3)
+    assert not torch.allclose(*(tensors(f"{tmp_path}/{seed}/merged")["model.norm.weight"] for seed in (0, 1)), atol=1e-5)
 
 
 def test_adapter_goes_on_and_full_finetune_goes_on_from_weights(small, tmp_path):
@@ -1457,10 +1491,17 @@ def test_adapter_goes_on_and_full_finetune_goes_on_from_weights(small, tmp_path)
         stp.train(f"{second}{rank}", f"{first}{rank}", examples, args, 0.0)
         a, b = tensors(f"{first}{rank}/{part}"), tensors(f"{second}{rank}/{part}")
         assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+        assert torch.equal(*(tensors(f"{model}{rank}/merged")["model.layers.2.mlp.down_proj.weight"] for model in (first, second)))  # an adapter goes on once
     base = tensors(BASE)
     assert base.keys() == b.keys() and not all(torch.equal(a[k], base[k]) for k in a) and not os.path.exists(f"{first}0/adapter")
     once, more = (stp.train(f"{tmp_path}/{n}", None, examples[:8], args, 3e-3, n)[1]["loss"] for n in (5, 30))
     assert more < 0.8 * once
+
+
+def test_micro_batches_hold_so_many_tokens_with_padding():
+    lengths = [3, 3, 4, 5, 5, 9, 30]
+    groups = stp.micro_batches([("x" * n, 0, 1.0) for n in lengths], 12)
+    assert [[len(text) for text, *_ in group] for group in groups] == [[3, 3, 4], [5, 5], [9], [30]]  # one too long is alone
 
 
 def test_nan_and_a_killed_process_end_training(small, tmp_path):
@@ -1496,6 +1537,16 @@ def test_sampling_is_the_same_on_any_number_of_processes(small, tmp_path):
     assert len(outs[0]) == len({r["prompt"] for r in rows}) and len({t for texts in outs[0].values() for t in texts}) > 9
     hot = [ids for _, ids in stp.hf_engine(BASE, stp.load_tokenizer(BASE), variant(args, temperature=50.0))([(0, [5, 6, 7], 40)], 1)]
     assert len(set(map(tuple, hot))) == 40 and max(map(len, hot)) == 40  # --temperature is used, --max_new is reached
+
+
+def test_each_shard_has_a_seed_of_its_own(tmp_path, monkeypatch):
+    """Of --seed and its name, wherever the run lies; a prompt that is too long loses its beginning."""
+    asked = defaultdict(list)
+    for out, seed in ("a", 0), ("b", 0), ("c", 1):
+        monkeypatch.setattr(stp, "hf_engine", lambda *_, told=asked[out]: lambda rows, drawn: told.append((drawn, len(rows[0][1]))) or [])
+        args = variant(flags(tmp_path, "--max_prompt", 50), out=f"{tmp_path}/{out}", seed=seed)
+        stp.sample_worker(0, 1, {f"{args.out}/s/{i}.jsonl": [("theorem t : " * 99, 2)] for i in range(3)}, BASE, args)
+    assert asked["a"] == asked["b"] and len({seed for seed, _ in asked["a"] + asked["c"]}) == 6 and asked["a"][0][1] == 50
 
 
 @needs_vllm
