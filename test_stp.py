@@ -857,7 +857,8 @@ def test_statement_endings(tmp_path, end):
 @pytest.mark.parametrize("text, before, statement", [  # before: what is added to the default header
     ("\ufeff\r\n" + B.replace("\n", "\r\n"), "", B), ("-- a\n/- b -/\n" + B, "", "-- a\n/- b -/\n" + B),
     ("/-- theorem x : T := by sorry -/\n" + B, "", "/-- theorem x : T := by sorry -/\n" + B), ("theorem says that\n-/\n" + B, "", B),
-    ("/-- a -/\n@[simp, foo [bar]] private nonrec " + B, "", "/-- a -/\n" + B), ("lemma t : True", "", "lemma t : True"), (LET, "", LET),
+    ("/-- a -/\n@[simp, foo [bar]] private nonrec " + B, "", "/-- a -/\n" + B), ("protected lemma t : True", "", "lemma t : True"),
+    *((text, "", text) for text in (LET, LET.replace("let x", "have x"), LET.replace("let f", "haveI f"), LET.replace("let x", "letI x"))),
     ("/- special -/ open And\n\n" + B, "/- special -/ open And\n\n", B), ("open And " + B, "open And \n", B),
     ("open And in\nset_option maxRecDepth 99 in\n-- a\n" + B, "open And\nset_option maxRecDepth 99\n", "-- a\n" + B),
     ("open And in\ndef d : Prop := True\n\n" + B, "open And\ndef d : Prop := True\n\n", B),
@@ -945,11 +946,13 @@ def test_json_files(tmp_path, content, want):
 
 def test_library(tmp_path, capsys):
     rows = [{"name": "l", "statement": "@[simp] theorem l : True", "proof": "trivial", "file": 1, "other": 2},
-            {"name": "m", "statement": "def m := 1", "proof": ""}, {"name": "n", "statement": "open And\ntheorem n : True", "proof": "\n  simp"}]
+            {"name": "m", "statement": "def m := 1", "proof": ""}, {"name": "n", "statement": "open And\ntheorem n : True", "proof": "\n  simp"},
+            {"name": "l2", "statement": "theorem l : True", "proof": "simp"}]  # another proof
     assert stp.load_library([rows_file(tmp_path / "l.jsonl", rows)], "import A") == [
         {"name": "l", "statement": "theorem l : True := by", "proof": " trivial", "file": 1, "split": "all"},
-        {"name": "n", "split": "all", "statement": "theorem n : True := by", "proof": "\n  simp", "header": "import A\nopen And\n"}]
-    assert "l.jsonl: 1 of 3 " in capsys.readouterr().err
+        {"name": "n", "split": "all", "statement": "theorem n : True := by", "proof": "\n  simp", "header": "import A\nopen And\n"},
+        {"name": "l2", "split": "all", "statement": "theorem l : True := by", "proof": " simp"}]
+    assert "l.jsonl: 1 of 4 " in capsys.readouterr().err
     for change in {"proof": None}, {"proof": "\ud800"}, {"proof": ["x"]}:
         with pytest.raises(stp.UserError, match=r"--library: .* of .*l\.jsonl needs a text \"proof\""):
             stp.load_library([rows_file(tmp_path / "l.jsonl", [rows[0], {**rows[2], **change}])])
@@ -1651,6 +1654,17 @@ def test_bounds_of_flags(tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "out").exists()
 
 
+def test_constants_of_the_paper():
+    """The algorithm's constants are the paper preset's defaults; the tiny preset changes only those of its difference 10."""
+    want = dict(K=16, K0=32, temperature=1, max_prompt=1024, max_new=1024, seed_rate=0.35, lemma_cap=0.1, per_seed=8, resample=0.05, challenge=0.25, elegance=0.2,
+                reweight="wasserstein", kappa=4, conjecturer="on", prover="on", epochs=1, replay=3, train_rate=0.5, gamma=0.001, retrain_proofs=16, retrain_repeat=1,
+                restart_every=0, heartbeats=0)
+    paper, tiny = (vars(stp.parse_args(["--preset", preset])) for preset in ("paper", "tiny"))
+    assert {key: paper[key] for key in want} == want
+    assert {key: tiny[key] for key in want if tiny[key] != want[key]} == dict(
+        K=4, K0=4, max_prompt=384, max_new=128, challenge=0.5, epochs=3, retrain_repeat=9, heartbeats=400_000)
+
+
 def test_a_statement_of_two_files_counts_once(tmp_path, capsys):
     """With the first one's split, and said so; files that are scored do not share a split."""
     rows = [{"statement": f"theorem {n} : True := by", "split": split} for n, split in ("aA", "bA")]
@@ -1660,6 +1674,22 @@ def test_a_statement_of_two_files_counts_once(tmp_path, capsys):
     assert "1 of 4 statements stand there before" in capsys.readouterr().err
     data = stp.load_data(flags(tmp_path, "--statements", one))
     assert data.scored == [] and capsys.readouterr().err == "no statements are held out of 2: no score without --eval\n"
+
+
+def test_what_is_given_and_what_is_scored(tmp_path):
+    """Without splits a tenth of the --subset is held out and not given, all drawn with --seed; with --eval all is given."""
+    statements = [f"theorem t{i} : True := by" for i in range(50)]
+    path = rows_file(tmp_path / "s.jsonl", [{"statement": s} for s in statements])
+
+    def load(*extra):
+        data = stp.load_data(flags(tmp_path, "--statements", path, *extra))
+        return [[s["statement"] for s in rows] for rows in (data.given, data.scored)] + [{s["split"] for s in data.scored}]
+    given, scored, splits = load("--subset", 30)
+    assert (len(given), len(scored), len({*given, *scored}), splits) == (27, 3, 30, {"heldout"}) and not {*given, *scored} == {*statements[:30]}
+    assert [given, scored, splits] == load("--subset", 30) != load("--subset", 30, "--seed", 1)
+    given, scored, _ = load()
+    assert sorted(given + scored) == sorted(statements) and len(scored) == 5 and scored != statements[:5]
+    assert load("--eval", path) == [statements, statements, {"all"}]
 
 
 BAD_INPUT = {  # arguments, where {} is a folder of bad files: what is said
@@ -1706,6 +1736,11 @@ def test_a_run_folder_belongs_to_one_run(tiny_run, tmp_path, monkeypatch, capsys
     ran = []
     monkeypatch.setattr(stp, "run", lambda data, args: ran.append((len(data.given), len(data.scored))))
     assert call(monkeypatch, capsys, *argv)[0] == 0 and ran == [(4, 2)]
+    compared = json.loads((out / "config.json").read_text())["compared"]  # what decides a number; not places, nor what only adds to a run
+    assert sorted(compared) == sorted([f"content of --{name}" for name in ("statements", "library", "sft", "model")] + [f"--{name}" for name in (
+        "preset seed subset header lora_r engine K K0 temperature max_prompt max_new shard conjecturer seed_rate lemma_cap per_seed resample challenge elegance "
+        "reweight kappa prover lr epochs batch_size tokens_per_step replay train_rate gamma sft_lr retrain_proofs retrain_repeat restart_every "
+        "timeout heartbeats memory").split()])
     with open(out / "lock", "a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         status, _, err = call(monkeypatch, capsys, *argv)
@@ -1904,10 +1939,13 @@ def test_machines_with_gpus(tmp_path, monkeypatch):
 def test_dry_run(tiny_run, tmp_path, monkeypatch, capsys):
     """It counts what is there, assumes what is not, says what is missing, and writes nothing."""
     rows, out, argv, _ = tiny_run
-    for extra, says in [((), ["statements       6: 4 given, 2 to evaluate", "missing here     nothing", "2 * 4 * 4"]),
+    slow = ("--K0", 5, "--procs", 2, "--lean_workers", 4, "--tokens_per_second", 1, "--train_tokens_per_second", 1, "--lean_seconds", 100)
+    # 2 (5 + 23 * 4) 4 + 8 * 2 = 792 proofs of 128 tokens; a tenth of 24 * 32, three times 1 of the library, twice as long
+    for extra, says in [(slow, ["statements       6: 4 given, 2 to evaluate", "missing here     nothing", "at most 12 conjectures sampled, 4 tried; 32 proofs",
+                                "at most 792 proofs", "sampling         14.1 h", "Lean             5.5 h", "training         2.8 h: 80 rows", "in all           16.9 h"]),
                         (("--preset", "paper", "--statements", "x.jsonl", "--procs", 8), ["assumed", "no file x.jsonl", "hf download"])]:
         status, lines, err = call(monkeypatch, capsys, *argv, *extra, "--dry_run")
-        assert (status, err) == (0, []) and all(any(say in line for line in lines) for say in says if "*" not in say), lines
+        assert (status, err) == (0, []) and all(any(say in line for line in lines) for say in says), lines
         assert not out.exists() and {"sampling", "Lean", "training", "disk"} <= {line.split()[0] for line in lines}
     os.unlink(f"{shutil.copytree(BASE, tmp_path / 'm')}/tokenizer.json")
     status, _, (line,) = call(monkeypatch, capsys, *argv, "--model", tmp_path / "m", "--dry_run")
