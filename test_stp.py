@@ -728,6 +728,12 @@ def test_challenging_and_relevant():
     for cap, left in (((3, 2), 3), ((0, 4), 4), ((20, 0), 10)):
         reasons = [c["reason"] for c in run_select(parts, relevant_cap=cap).values()]
         assert reasons[0] == "kept" and reasons.count("irrelevant (over the cap)") == 10 - left
+    assert len({tuple(c["reason"] for c in run_select(parts, relevant_cap=(0, 4), seed=seed).values()) for seed in range(3)}) > 1
+
+
+def test_a_short_proof_of_a_long_statement_is_inelegant():
+    parts = [({"statement": s, "lemma": None, "row": n}, [an_attempt(s, "p" * 30), an_attempt(s, "no", "failed", 7)]) for n in range(5) if (s := "theorem " + "x" * n)]
+    assert [n for n, c in run_select(parts).items() if c["reason"] == "inelegant"] == [4]  # of five proofs of one length
 
 
 @pytest.mark.parametrize("lengths, elegance, out", [
@@ -756,6 +762,9 @@ def test_diverse_embeds_once_and_only_what_is_needed():
     assert [(c["reason"], c["weight"]) for c in got.values()] == [("kept", 2), ("weight 0", 0), ("unproved", 0)]
     assert [c["weight"] for c in run_select(parts, embed, reweight="wasserstein", kappa=1.5).values()] == [1.5, 0.5, 0]
     assert run_select(parts[2:], reweight="wasserstein")["c"]["reason"] == "unproved"
+    some, vectors = [a_conjecture(name) for name in "abcd"], torch.randn(12, 4, generator=torch.Generator().manual_seed(0))  # the seed draws the order
+    assert len({tuple(c["weight"] for c in reward.select([c for c, _ in some], [a for _, rows in some for a in rows], list("stuvwxyz"), lambda _: vectors, kappa=1.3, seed=seed))
+                for seed in range(9)}) > 1
     for option in {"reweight": "best"}, {"elegance": 1}:
         with pytest.raises(ValueError, match=next(iter(option))):
             run_select(parts, **option)
@@ -803,7 +812,7 @@ def test_figures(tmp_path, monkeypatch, capsys):
     for name, text in {"bad": "{", "list": "[]", "b/a_0/metrics.jsonl": '{"iteration": 0}'}.items():
         (tmp_path / name).write_text(text)
     still = [{"given": 12, "proved": proved, "proofs": proofs} for proofs, proved in [(96, 3), (156, 6), (216, 6)]]
-    assert figures.measures([126], still) == pytest.approx([4.5, 6, 0.156, math.nan], nan_ok=True)  # where half is first reached
+    assert figures.measures([95, 126], still) == pytest.approx([math.nan, 4.5, 6, 0.156, math.nan], nan_ok=True)  # where half is first reached
     figures.main(["table"])  # the published runs
     assert "| stp | " in capsys.readouterr().out
     monkeypatch.chdir(tmp_path)
