@@ -1544,11 +1544,11 @@ def test_sampling_is_the_same_on_any_number_of_processes(small, tmp_path):
         stats = Counter()
         outs.append({row["prompt"]: texts for row, texts in stp.sample(
             f"{tmp_path}/{procs}/s", rows, None, variant(args, procs=procs, out=f"{tmp_path}/{procs}"), stats)})
-        assert 9 < stats["tokens"] <= 9 * 3 * 40 and not multiprocessing.active_children()
+        assert 9 < stats["tokens"] == sum(row["tokens"] for f in glob.glob(f"{tmp_path}/{procs}/s/*") for row in stp.read_jsonl(f)) <= 9 * 3 * 40 and not multiprocessing.active_children()
     assert outs[0] == outs[1] and {len(texts) for texts in outs[0].values()} == {3}
     assert len(outs[0]) == len({r["prompt"] for r in rows}) and len({t for texts in outs[0].values() for t in texts}) > 9
-    hot = [ids for _, ids in stp.hf_engine(BASE, stp.load_tokenizer(BASE), variant(args, temperature=50.0))([(0, [5, 6, 7], 40)], 1)]
-    assert len(set(map(tuple, hot))) == 40 and max(map(len, hot)) == 40  # --temperature is used, --max_new is reached
+    hot, cold = ([ids for _, ids in stp.hf_engine(BASE, stp.load_tokenizer(BASE), variant(args, temperature=t))([(0, [5, 6, 7], 40)], 1)] for t in (50.0, 0.001))
+    assert [len(set(map(tuple, ids))) for ids in (hot, cold)] == [40, 1] and max(map(len, hot)) == 40  # --temperature is used, --max_new is reached
 
 
 def test_each_shard_has_a_seed_of_its_own(tmp_path, monkeypatch):
