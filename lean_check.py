@@ -13,7 +13,8 @@ in the same order, repeat them and add "verdict", "message" (Lean's first error,
   crashed   the header, Lean or the machine failed: says nothing about the proof
 
 Why a verdict can be trusted:
-1. Lean reports each theorem's axioms under a name that cannot be guessed; with an error none is proved.
+1. Lean reports each theorem's axioms under a name that cannot be guessed; with an error none is proved. What
+   code in a theorem might write goes to stderr, which decides nothing.
 2. Text that Lean could read otherwise than this reader is refused, so proposition and proof cannot leave the
    brackets put around them: a command in them is a parse error.
 3. After a parse error Lean goes on and may run it, so "proved" counts only where nothing failed before in the
@@ -66,13 +67,14 @@ class Refused(ValueError):
 # ---------------------------------------------------------------------------------------- reading Lean text
 
 REFUSED = {word: reason for reason, words in {
-    "runs code": """by_elab elab elab_rules elab_stx eval_expr include_str initialize macro macro_rules
-        run_tac run_cmd run_elab run_meta native_decide plausible slim_check with_panel_widgets
-        show_panel_widgets ProofWidgets IO EIO BaseIO unsafe unsafeIO unsafeEIO unsafeBaseIO unsafePerformIO
-        unsafeCast reduceBool reduceNat""",
-    "names a declaration": "with_decl_name",
-    "a search": """exact? apply? rw? rw?? rewrites? have? try? observe? propose? rw_search library_search
-        polyrith"""}.items() for word in words.split()}  # as a part of a longer name, too
+    "runs code": """by_elab by_elabq elab elab_rules include_str macro macro_rules run_tac run_tacq run_conv
+        run_cmd run_elab run_meta native_decide plausible slim_check with_panel_widgets show_panel_widgets
+        bv_check bv_decide? from_lrat pi_lower_bound pi_upper_bound success_if_fail_with_msg println! IO EIO
+        BaseIO Lean System UV unsafe unsafeIO unsafeEIO unsafeBaseIO unsafePerformIO unsafeCast reduceBool
+        reduceNat ofReduceBool ofReduceNat""",
+    "names a declaration": "decl_name with_decl_name proxy_equiv derive_fintype",
+    "a search": """exact? apply? rw? have? have?! have!? try? observe? rw_search polyrith
+        ∎"""}.items() for word in words.split()}  # as a part of a longer name, too
 COMMANDS = {"theorem", "axiom", "variable", "instance", "example", "notation"}  # Lean refuses them all, later
 OPTIONS = tuple("""pp. trace. linter. tactic. synthInstance. maxRecDepth maxHeartbeats autoImplicit Nat.
  backward. relaxedAutoImplicit simprocs push_cast maxSynthPendingDepth""".split())
@@ -80,15 +82,16 @@ BRACKETS = {"(": ")", "[": "]", "{": "}", "⟨": "⟩", "⦃": "⦄"}
 BINDER_ENDS = {",", "=>", "↦", ":=", "then", "with", "from"}  # one of them follows `∀ x : T`
 # A tactic stands behind one of these, or at the start of a line in the column of another. `(name := term)` is
 # its configuration: Lean compiles and runs the term, if it is more than literals, names and constructors.
-TACTIC = re.compile(r"""(?:^[ ]*|([;·|]|(?<![^\s({;])\.|=>|<;>(?:\s*\[)?
- |\b(?:disch|discharger|norm)\s*:=|(?:\b|(?<=\d))(?:by|decreasing_by|try|in|with|first|solve|repeat1?'?|checkpoint
- |fail_if_success|then|else|all_goals|any_goals|focus|iterate(?:\s+\d\w*)?|show_term|classical|unhygienic|recover
- |says|with_\w+)\b)\s*)
- ((?:[({]\s*)*)(?=([a-z_]\w*[?!'*]*))""", re.M | re.X)
-SEARCH = re.compile(r"""(?:hint|observe|propose)(?![\w.'])(?!\s*:=)|trace +[^ "]""")
-CONFIGURATION = re.compile(r"""\s*(?:only\b|[+-]\w+
+LEADS = "|".join(r"""by by\? decreasing_by decreasing_with try try_this in with first solve repeat1?'? then
+ else checkpoint all_goals any_goals focus show_term classical unhygienic recover says fail_if_success
+ squeeze_scope fail_if_no_progress check_tactic_fails map_tacs\s*\[ iterate(?:\s+\d\w*)? with_\w+""".split())
+TACTIC = re.compile(rf"""(?:^[ ]*|([;·|]|(?<![^\s({{;])\.|=>|<;>(?:\s*\[)?
+ |\b(?:disch|discharger|norm)\s*:=|(?:\b|(?<=\d))(?:{LEADS})(?![\w'?!]))\s*)
+ ((?:[({{]\s*)*)(?=([a-z_]\w*[?!'*]*))""", re.M | re.X)
+SEARCH = re.compile(r"""(?:hint|observe|propose)(?![\w.'])(?!\s*:=)|trace(?![\w.'])(?!\s*")""")
+CONFIGURATION = re.compile(r"""\s*(?:only\b|[!?*]|[+-]\w+
  |([\[(])(?:(?<=\[)|\s*(?:add|erase)\b|\s*([\w.«»]+)\s*:=))""", re.X)
-TERM = re.compile(r"""[^\w.'"\s{}\[\]()⟨⟩,:=]|[\w\])}⟩'"]\s*[\[({⟨]|[\w\])}⟩'"]\s+[\w"'.]""")
+TERM = re.compile(r"""[^\w.'"\s{}\[\](),:=]|[\w\])}⟩'"]\s*[\[({⟨]|[\w\])}⟩'"]\s+[\w"'.]""")
 LETTER = ("A-Za-z_\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u017f\u0391-\u039f\u03a1\u03a2\u03a4-\u03a9\u03b1-\u03ba"
           "\u03bc-\u03fb\u1f00-\u1ffe\u2100-\u214f\U0001d49c-\U0001d59f")
 PART = rf"(?:[{LETTER}][{LETTER}0-9'!?\u2080-\u2089\u2090-\u209c\u1d62-\u1d6a\u2c7c]*|«[^»]*»)"
@@ -167,14 +170,18 @@ def refusal(kind, word, before, behind, limit):
     if kind == "name":
         if before == "set_option" and not word.startswith(OPTIONS):
             return "an option that is not on the list"
-        if before == "#" and word in ("find", "leansearch", "loogle", "moogle", "search", "statesearch"):
+        if before == "#" and word in ("leansearch", "loogle", "moogle", "search", "statesearch"):
             return "a search"
         if word == "eval" and (before == "#" or behind[:1] == "%"):
             return "runs code"
-        flag = before == "+" or before in ("(", "{", ",") and re.match(r"\s*:=", behind)
-        if word in ("native", "locals", "suggestions") and flag:
+        flag = before == "+" or before in ("(", "{", ",", "with") and re.match(r"\s*:=", behind)
+        if word in ("native", "locals", "premises", "suggestions") and flag:
             return "a flag that runs code or searches the file"
+        if word == "unsafe" and before == "add":  # a rule for aesop
+            return None
         return next((REFUSED[part] for part in word.split(".") if part in REFUSED), None)
+    if word == "∎":
+        return REFUSED[word]
     if kind == "number" and limit and before.endswith("maxHeartbeats"):
         fits = re.fullmatch("[0-9_]+", word) and 0 < int(word) <= limit
         return None if fits else f"beyond the limit of {limit}"
@@ -188,7 +195,7 @@ def refusal(kind, word, before, behind, limit):
 def check_tactics(code, closed, columns):
     """Refuses tactics that run a term or search. closed: bracket -> its other one; columns: of tactics."""
     text = list(code)
-    for m in re.finditer(r"<;>\s*(?=\[)", code):  # a list of tactics
+    for m in re.finditer(r"(?:<;>|map_tacs)\s*(?=\[)", code):  # a list of tactics
         text[m.end():closed[m.end()]] = code[m.end():closed[m.end()]].replace(",", ";")
     for m in TACTIC.finditer(code := "".join(text)):
         behind, tactic, i = m[1], m[3], m.end(3)
@@ -197,7 +204,7 @@ def check_tactics(code, closed, columns):
             continue  # not a tactic, but its argument
         columns |= starts
         before = re.split("=>|[;·\n]", code[max(0, m.start() - 200):m.start()])[-1]
-        if behind == "=>" and re.search(r"(?<![\w«.'])fun(?![\w'»])|λ", before):
+        if behind == "=>" and re.search(r"((?<![\w«.'])fun(?![\w'»])|λ)[^↦]*$", before):
             continue  # the body of a function
         if m[0] != "|" and SEARCH.match(code, m.end(2)):  # not as in |trace A|
             raise Refused("rejected", f"the tactic '{tactic}': a search, or runs a term")
@@ -362,16 +369,24 @@ def start_lean(pool, jobs):
         if pool.stop:
             raise InterruptedError("the pool has stopped")
         p = subprocess.Popen([*pool.argv, f.name], cwd=pool.cwd, env=ENV, start_new_session=True,
-                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        p.why, p.deadline = "ended", time.monotonic() + HEADER_TIMEOUT
+                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        p.why, p.deadline, p.said = "ended", time.monotonic() + HEADER_TIMEOUT, b""
         pool.running.add(p)
+    threading.Thread(target=listen, args=(p,), daemon=True).start()
     return p, secret, list(itertools.accumulate(t.count("\n") for t in texts))
+
+
+def listen(p):
+    """Keeps the end of what a Lean says on stderr, where code in a theorem may write: it decides nothing."""
+    with p.stderr:
+        while part := p.stderr.read1():
+            p.said = (p.said + part)[-300:]
 
 
 def run_lean(pool, jobs):
     """Checks jobs of one header in one Lean process, sets results; returns jobs, some to run again."""
     p, secret, lines = start_lean(pool, jobs)
-    k, messages, last, again = -1, [], "", []  # k: the theorem at work; -1: the header
+    k, messages, again = -1, [], []  # k: the theorem at work; -1: the header
     clean, loose, start = True, False, 0.0  # nothing has failed so far; a command may have run
     try:
         while k < len(jobs) and (line := p.stdout.readline(1 << 24)):
@@ -379,8 +394,7 @@ def run_lean(pool, jobs):
                 m = json.loads(line)
                 at, data, _ = m["pos"]["line"], m["data"], m["severity"]
             except (ValueError, KeyError, TypeError):
-                last = line.decode(errors="replace").strip()  # not a message of Lean's
-                continue
+                continue  # not a message of Lean's
             if at != lines[k + 1] or (data != secret if k < 0 else f"{secret}_{k}" not in data):
                 messages.append(m)
                 continue
@@ -409,7 +423,7 @@ def run_lean(pool, jobs):
     if p.why == "timeout" and time.monotonic() < p.deadline:  # the theorem reported while it was being ended
         p.why = "ended"
     if p.why == "ended" and status not in (0, 1):
-        p.why = f"Lean ended with status {status}: {last}"
+        p.why = f"Lean ended with status {status}: {p.said.decode(errors='replace').strip()}"
     return again + (blame(pool, jobs, k, loose, p.why, messages) if k < len(jobs) else [])
 
 

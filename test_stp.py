@@ -275,15 +275,16 @@ if "--version" in sys.argv:
     sys.exit(0)
 if any("weak." in a or "maxErrors" in a for a in sys.argv):
     sys.exit("lean: unknown option")
-def say(line, severity, data):
+def say(line, severity, data, file=sys.stdout):
     print(json.dumps({"severity": severity, "pos": {"line": line, "column": 0}, "keepFullRange": False, "fileName": sys.argv[-1],
-                      "endPos": {"line": line, "column": 6}, "data": data, "caption": ""}), flush=True)
+                      "endPos": {"line": line, "column": 6}, "data": data, "caption": ""}), flush=True, file=file)
 for n, line in enumerate(open(sys.argv[-1]), 1):
     if m := re.match('#print "(.*)"', line):
         say(n, "information", m[1])
     elif m := re.search("have (error|warning) := ‹(.*)›", line):
         say(n, m[1], m[2].replace("_", " "))
     elif m := re.match("#print axioms (X\\\\w+[.](.*))", line):
+        say(n, "information", f"'{m[1]}' does not depend on any axioms", sys.stderr)  # as code in a theorem might
         say(n, "information", f"'{m[1]}' " + {"no": "does not depend on any axioms", "good": "depends on axioms: [propext,\\n Quot.sound]",
                                            "gap": "depends on axioms: [sorryAx]"}[m[2]])
 """.replace("PYTHON", sys.executable)
@@ -295,7 +296,7 @@ def test_answers_of_lean_4_9(tmp_path):
     proofs = [("no", "skip", "proved"), ("good", "skip", "proved"), ("gap", "have error := ‹unsolved_goals›", "failed"),
               ("gap", "have error := ‹_(deterministic)_timeout_at_'whnf',_maximum_number_of_heartbeats›", "timeout"),
               ("no", "have warning := ‹unused_variable_`h`›", "proved"), ("good", "have warning := ‹declaration_uses_'sorry'›", "rejected"),
-              ("gap", "have error := ‹maximum_recursion_depth_has_been_reached›", "failed"), ("no", "exact h", "proved")]
+              ("gap", "have error := ‹maximum_recursion_depth_has_been_reached›", "failed"), ("no", "exact h", "proved"), ("gap", "skip", "rejected")]
     rows = [{"statement": T.replace("theorem t", f"theorem {name}"), "proof": f"\n  {proof}"} for name, proof, _ in proofs]
     assert verdicts(rows, lean=str(tmp_path / "lean"), workers=1) == [want for *_, want in proofs]
 
@@ -504,7 +505,7 @@ def refused(proof, statement=T):
     "\n  exact Matrix.trace A", "\n  trace \"done\"", "\n  rw [trace A]", "\n  exact fun A => trace A", "\n  have : |trace A| = 1 := h", "\n  have trace := (trace B)", "\n  decide", "\n  simp only [stop, observe, admit, locals, propose, suggestions, hint]",
     "\n  exact relabel declared registers recommended insert_toList", "\n  exact r\"\\\"", "\n  exact x.«weird name» ö", "\n  exact fun h => And.intro (a := f x) h g", "\n  aesop (add norm h)",
     "\n  sorry", "\n  admit", "\n  exact sorryAx p", "\n  universe u", "\n  have «axiom» := h.instance", "\n  exact foo (bar (x := f y))\n    (baz (n := k + 1))", "\n  have s := \"try simp (x := f 1\"",
-    "\n  set_option maxHeartbeats 1_000 in skip", "\n  exact #s", "\n  match h with\n  | funext => exact { x with y := f z }", "\n  constructor <;> [simp [a, b], omega]",
+    "\n  set_option maxHeartbeats 1_000 in skip", "\n  exact #s", "\n  aesop (add unsafe 10% apply h)", "\n  exact fun x ↦ fun y => f (x := g y)", "\n  match h with\n  | funext => exact { x with y := f z }", "\n  constructor <;> [simp [a, b], omega]",
     "\n  simp (config := { cfg with decide := true })", "\n  exact fun h => absurd (a := p ∧ q) h g", "\n  exact a -- {\"}"])
 def test_reader_lets_pass(proof):
     assert refused(proof) is None
@@ -519,6 +520,9 @@ def test_reader_lets_pass(proof):
     "\n  .simp (x := f y)", "\n  case fun1 => simp (x := f y)", "\n  simp («x» := f y)", "\n  simp (a.b := f y)", "\n  simp (x := id .true)", "\n  simp (x := .f 5)",
     "\n  simp (x := f 'a')", "\n  set_option maxRecDepth 999in simp (x := f y)", "\n  iterate 0x1 simp (x := f y)", "\n  a <;> solve_by_elim* (x := f y)", "\n  a <;> [skip, simp (x := f y)]",
     "\n  a <;> [skip, b <;> [skip, hint]]", "\n  induction n with simp (x := f y)", "\n  exact k\n  decreasing_by hint", "\n  recover hint", "\n  simp? says hint", "\n  next fun_x => hint", "\n  aesop (add norm h) (x := f y)",
+    "\n  exact decl_name%", "\n  exact println! \"a\"", "\n  exact (Lean.f ()).2", "\n  open System in skip", "\n  exact ∎", "\n  ∎", "\n  grind +premises", "\n  success_if_fail_with_msg x skip",
+    "\n  decide (config := ⟨false, true⟩)", "\n  decide (config := {({} : C) with native := true})", "\n  repeat' hint", "\n  by? hint", "\n  map_tacs [skip, hint]", "\n  simpa ! (x := f y)", "\n  trace\n    (f x)",
+    "\n  match (fun _ ↦ 0) 1 with | _ => trace (f x)", "\n  exact k.proxyType (derive_fintype% T)", "\n  have!? x",
     "\n  #leansearch \"a.\"", "\n  exact #loogle And", "\n  set_option maxHeartbeats 1_001 in skip",
     "\n  set_option maxHeartbeats 1001 in skip", "\n  set_option trace.profiler.output \"x\" in run_cmd x"])
 def test_reader_refuses(proof):
