@@ -70,8 +70,8 @@ REFUSED = {word: reason for reason, words in {
     "runs code": """by_elab by_elabq elab elab_rules include_str macro macro_rules run_tac run_tacq run_conv
         run_cmd run_elab run_meta native_decide plausible slim_check with_panel_widgets show_panel_widgets
         bv_check bv_decide? from_lrat pi_lower_bound pi_upper_bound success_if_fail_with_msg println! IO EIO
-        BaseIO Lean System UV unsafe unsafeIO unsafeEIO unsafeBaseIO unsafePerformIO unsafeCast reduceBool
-        reduceNat ofReduceBool ofReduceNat""",
+        BaseIO Lean System Internal unsafe unsafeIO unsafeEIO unsafeBaseIO unsafePerformIO unsafeCast
+        reduceBool reduceNat ofReduceBool ofReduceNat""",
     "names a declaration": "decl_name with_decl_name proxy_equiv derive_fintype",
     "a search": """exact? apply? rw? have? have?! have!? try? observe? rw_search polyrith
         ∎"""}.items() for word in words.split()}  # as a part of a longer name, too
@@ -85,7 +85,7 @@ BINDER_ENDS = {",", "=>", "↦", ":=", "then", "with", "from"}  # one of them fo
 LEADS = "|".join(r"""by by\? decreasing_by decreasing_with try try_this in with first solve repeat1?'? then
  else checkpoint all_goals any_goals focus show_term classical unhygienic recover says fail_if_success
  squeeze_scope fail_if_no_progress check_tactic_fails map_tacs\s*\[ iterate(?:\s+\d\w*)? with_\w+""".split())
-TACTIC = re.compile(rf"""(?:^[ ]*|([;·|]|(?<![^\s({{;])\.|=>|<;>(?:\s*\[)?
+TACTIC = re.compile(rf"""(?:^[ ]*|([;·|]|(?<![^\s({{;])\.(?=\s|hint\b)|=>|<;>(?:\s*\[)?
  |\b(?:disch|discharger|norm)\s*:=|(?:\b|(?<=\d))(?:{LEADS})(?![\w'?!]))\s*)
  ((?:[({{]\s*)*)(?=([a-z_]\w*[?!'*]*))""", re.M | re.X)
 SEARCH = re.compile(r"""(?:hint|observe|propose)(?![\w.'])(?!\s*:=)|trace(?![\w.'])(?!\s*")""")

@@ -505,7 +505,7 @@ def refused(proof, statement=T):
     "\n  exact Matrix.trace A", "\n  trace \"done\"", "\n  rw [trace A]", "\n  exact fun A => trace A", "\n  have : |trace A| = 1 := h", "\n  have trace := (trace B)", "\n  decide", "\n  simp only [stop, observe, admit, locals, propose, suggestions, hint]",
     "\n  exact relabel declared registers recommended insert_toList", "\n  exact r\"\\\"", "\n  exact x.«weird name» ö", "\n  exact fun h => And.intro (a := f x) h g", "\n  aesop (add norm h)",
     "\n  sorry", "\n  admit", "\n  exact sorryAx p", "\n  universe u", "\n  have «axiom» := h.instance", "\n  exact foo (bar (x := f y))\n    (baz (n := k + 1))", "\n  have s := \"try simp (x := f 1\"",
-    "\n  set_option maxHeartbeats 1_000 in skip", "\n  exact #s", "\n  aesop (add unsafe 10% apply h)", "\n  exact fun x ↦ fun y => f (x := g y)", "\n  match h with\n  | funext => exact { x with y := f z }", "\n  constructor <;> [simp [a, b], omega]",
+    "\n  set_option maxHeartbeats 1_000 in skip", "\n  exact #s", "\n  exact (foo h).trans\n    .of_comp (f := g x)", "\n  exact .of_comp (f := g x)", "\n  aesop (add unsafe 10% apply h)", "\n  exact fun x ↦ fun y => f (x := g y)", "\n  match h with\n  | funext => exact { x with y := f z }", "\n  constructor <;> [simp [a, b], omega]",
     "\n  simp (config := { cfg with decide := true })", "\n  exact fun h => absurd (a := p ∧ q) h g", "\n  exact a -- {\"}"])
 def test_reader_lets_pass(proof):
     assert refused(proof) is None
@@ -517,7 +517,7 @@ def test_reader_lets_pass(proof):
     "\n  simp (x := by exact 1)", "\n  simp (x := unsafeIO)", "\n  simp (disch := simp (x := f y))", "\n  exact by simp (x := f y)", "\n  (simp (x := f y))", "\n  a <;> [simp (x := f y); skip]",
     "\n  if h : p then simp (x := f y) else skip", "\n  · simp (x := do a)", "\n  open Foo in simp (x := f y)", "\n  exact? ", "\n  rw?", "\n  try hint", "\n  . hint", "\n  (. hint)", "\n  . simp (x := f y)", "\n  fail_if_success hint", "\n  repeat1 simp (x := f y)", "\n  decide +native", "\n  simp (suggestions := true)",
     "\n  exact \"{\"", "\n  exact r#\"{\"#", "\n  exact x[i]'('", "\n  exact \"\\q\"", "\n  trace s!\"x\"", "\n  first | trace h | skip", "\n  case a => trace (f h)", "\n  let rec @[simp] k := 1", "\n  exact \"open", "\n  exact /- open",
-    "\n  .simp (x := f y)", "\n  case fun1 => simp (x := f y)", "\n  simp («x» := f y)", "\n  simp (a.b := f y)", "\n  simp (x := id .true)", "\n  simp (x := .f 5)",
+    "\n  .hint", "\n  case fun1 => simp (x := f y)", "\n  simp («x» := f y)", "\n  simp (a.b := f y)", "\n  simp (x := id .true)", "\n  simp (x := .f 5)",
     "\n  simp (x := f 'a')", "\n  set_option maxRecDepth 999in simp (x := f y)", "\n  iterate 0x1 simp (x := f y)", "\n  a <;> solve_by_elim* (x := f y)", "\n  a <;> [skip, simp (x := f y)]",
     "\n  a <;> [skip, b <;> [skip, hint]]", "\n  induction n with simp (x := f y)", "\n  exact k\n  decreasing_by hint", "\n  recover hint", "\n  simp? says hint", "\n  next fun_x => hint", "\n  aesop (add norm h) (x := f y)",
     "\n  exact decl_name%", "\n  exact println! \"a\"", "\n  exact (Lean.f ()).2", "\n  open System in skip", "\n  exact ∎", "\n  ∎", "\n  grind +premises", "\n  success_if_fail_with_msg x skip",
