@@ -1901,7 +1901,7 @@ def test_evaluation_by_hand(tmp_path, monkeypatch, capsys):
     assert [result["v"][f"pass@{k}"][0] for k in (1, 2, 6)] == pytest.approx([7 / 18, 4 / 9, 2 / 3]) and result["u"]["pass@1"][0] == 0.5
     assert "Lean crashed on 6 samples, which count as failed" in err and "v: 2 of 3 statements proved, 6 samples of each" in out
     assert re.search(r"pass@6 +66\.67% ± [\d.]+ of 3", out)
-    for proofs, names in ("proofs", ["a_1", "And.left_2"]), ("proofs1", ["b_1"]):
+    for proofs, names in ("proofs", ["n1.a", "And.n2.left"]), ("proofs1", ["n1.b"]):
         text = Path(folder, proofs + ".lean").read_text()
         assert [text.count(f"theorem {n} ") for n in names] == [1] * len(names)
         assert subprocess.run([*LEAN.split(), f"{folder}/{proofs}.lean"]).returncode == 0
