@@ -73,8 +73,8 @@ REFUSED = {word: reason for reason, words in {
         BaseIO Lean System Internal unsafe unsafeIO unsafeEIO unsafeBaseIO unsafePerformIO unsafeCast
         reduceBool reduceNat ofReduceBool ofReduceNat""",
     "names a declaration": "decl_name with_decl_name proxy_equiv derive_fintype",
-    "a search": """exact? apply? rw? have? have?! have!? try? observe? rw_search polyrith
-        ∎"""}.items() for word in words.split()}  # as a part of a longer name, too
+    "a search": "exact? apply? rw? have? have?! have!? try? observe? rw_search polyrith",
+}.items() for word in words.split()}  # as a part of a longer name, too
 COMMANDS = {"theorem", "axiom", "variable", "instance", "example", "notation"}  # Lean refuses them all, later
 OPTIONS = tuple("""pp. trace. linter. tactic. synthInstance. maxRecDepth maxHeartbeats autoImplicit Nat.
  backward. relaxedAutoImplicit simprocs push_cast maxSynthPendingDepth""".split())
@@ -181,7 +181,7 @@ def refusal(kind, word, before, behind, limit):
             return None
         return next((REFUSED[part] for part in word.split(".") if part in REFUSED), None)
     if word == "∎":
-        return REFUSED[word]
+        return "a search"
     if kind == "number" and limit and before.endswith("maxHeartbeats"):
         fits = re.fullmatch("[0-9_]+", word) and 0 < int(word) <= limit
         return None if fits else f"beyond the limit of {limit}"
@@ -372,7 +372,8 @@ def start_lean(pool, jobs):
                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         p.why, p.deadline, p.said = "ended", time.monotonic() + HEADER_TIMEOUT, b""
         pool.running.add(p)
-    threading.Thread(target=listen, args=(p,), daemon=True).start()
+    p.listener = threading.Thread(target=listen, args=(p,), daemon=True)
+    p.listener.start()
     return p, secret, list(itertools.accumulate(t.count("\n") for t in texts))
 
 
@@ -417,13 +418,15 @@ def run_lean(pool, jobs):
     finally:
         end(p, p.why)
         status = p.wait()
+        p.listener.join(1.0)  # a process that Lean left behind may hold its stderr
         p.stdout.close()
         pool.running.discard(p)
         os.unlink(f"{pool.folder.name}/{secret}.lean")
     if p.why == "timeout" and time.monotonic() < p.deadline:  # the theorem reported while it was being ended
         p.why = "ended"
     if p.why == "ended" and status not in (0, 1):
-        p.why = f"Lean ended with status {status}: {p.said.decode(errors='replace').strip()}"
+        last = p.said.decode(errors="replace").strip().rpartition("\n")[2]
+        p.why = f"Lean ended with status {status}: {last}"
     return again + (blame(pool, jobs, k, loose, p.why, messages) if k < len(jobs) else [])
 
 

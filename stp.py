@@ -1423,7 +1423,8 @@ def load_data(args):
     rows, unseen = load_sft(args.sft), {lean_check.normal_form(s["statement"]) for s in heldout}
     # A row proves the last theorem of its prompt: it is learnt if that is none of the held-out ones.
     last = ("theorem " + re.split(r"\b(?:theorem|lemma)\s", row["prompt"])[-1] for row in rows)
-    sft = [row for row, text in zip(rows, last, strict=True) if lean_check.normal_form(text) not in unseen]
+    sft = [row for row, text in zip(rows, last, strict=True)
+           if not unseen or lean_check.normal_form(text) not in unseen]
     if lost := len(rows) - len(sft):
         print(f"{', '.join(args.sft)}: {lost} of {len(rows)} rows are left out, proofs of statements "
               "that are held out", file=sys.stderr)

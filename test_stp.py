@@ -323,6 +323,7 @@ if args[-1].endswith(".lean"):
         while bad[1] == "noise":
             os.write(1, b'{"severity": "information", "pos": {"line": 1, "column": 0}, "data": "proved"}\\n' * 100)
         if bad[1] == "die":
+            os.write(2, b"words\\nlast words\\n")
             os.kill(os.getpid(), 9)
         time.sleep(1000 if bad[1] in ("hang", "grow") else 0)
         sys.exit(0)
@@ -347,6 +348,7 @@ def test_one_bad_theorem_costs_only_itself(fake, what, want, starts):
              "proof": f"\n  have k{i} := h\n  exact ⟨h, g⟩"} for i in range(12)]
     got = list(lean_check.check(rows, lean=lean, workers=1, timeout=4, memory=0.35))
     assert [g["verdict"] for g in got] == ["proved"] * 5 + [want] + ["proved"] * 6, got[5]
+    assert what != "die" or got[5]["message"] == "no theorem: Lean ended with status -9: last words"
     assert len(log.read_text().split()) <= starts and no_lean_left()
 
 
