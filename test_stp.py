@@ -2555,18 +2555,24 @@ def cluster(tmp_path_factory):
     cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
     nodes = [cluster.add_node(**node)]
 
-    def lose():
+    def lose(task):
+        held = at_work(task)
+        for pid in held:  # else it could be done before the node is lost
+            os.kill(pid, signal.SIGSTOP)
         cluster.remove_node(nodes.pop(), allow_graceful=False)
         nodes.append(cluster.add_node(**node))
         cluster.wait_for_nodes()  # until the lost one is known to be dead: a new run might join the cluster there
+        for pid in held:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
     yield cluster, lose
     cluster.shutdown()
 
 
 def at_work(name):
-    """Processes of a task function, or of Lean, on the nodes."""
-    lines = subprocess.run(["ps", "axeww", "-o", "args"], capture_output=True, text=True).stdout.splitlines()
-    return sum(name in line and "STP_TEST=ray" in line.split() for line in lines)
+    """Ids of the processes of a task function, or of Lean, on the nodes."""
+    lines = subprocess.run(["ps", "axeww", "-o", "pid,args"], capture_output=True, text=True).stdout.splitlines()
+    return [int(line.split()[0]) for line in lines if name in line and "STP_TEST=ray" in line.split()]
 
 
 def wait_for(condition, process=None):
@@ -2576,17 +2582,17 @@ def wait_for(condition, process=None):
 
 
 def test_two_nodes_give_what_one_machine_gives(cluster, finished, cut_down, tmp_path):
-    """A node is lost in sampling and one in training, then the run is stopped; nothing is lost, doubled or left behind."""
+    """A node is lost in training and one in sampling, then the run is stopped; nothing is lost, doubled or left behind."""
     (ray, lose), out = cluster, tmp_path / "out"
     argv = [*cut_down, "--ray", ray.address, "--out", out, "--no_retrain", "--samples", 0]
     process = start_stp(*argv, mark=out)
-    wait_for(lambda: glob.glob(f"{out}/iter_00/attempts/*.jsonl") and at_work("ray::ray_child") == 2, process)
-    lose()
-    wait_for(lambda: os.path.exists(f"{out}/iter_00/model.tmp/address"), process)
-    lose()
+    wait_for(lambda: os.path.exists(f"{out}/sft.tmp") and len(at_work("ray::ray_child")) == 2, process)
+    lose("ray::ray_child")
     err = process.communicate()[1]
     assert process.returncode == 1 and "stp.py: train_worker: " in err and "the same command goes on" in err, err
     process = start_stp(*argv, mark=out)
+    wait_for(lambda: glob.glob(f"{out}/iter_00/attempts/*.jsonl") and len(at_work("ray::ray_child")) == 2, process)
+    lose("ray::ray_child")
     wait_for(lambda: glob.glob(f"{out}/iter_01/attempts/*.jsonl"), process)
     process.send_signal(signal.SIGINT)
     err = process.communicate()[1]
@@ -2610,8 +2616,8 @@ def test_lean_on_two_nodes(cluster, tmp_path):
 
     def items():
         yield from attempts[:3]
-        wait_for(lambda: at_work("ray::check_chunk") == 2)
-        cluster[1]()
+        wait_for(lambda: len(at_work("ray::check_chunk")) == 2)
+        cluster[1]("ray::check_chunk")
         yield from attempts[3:]
     there = list(lean_check.on_ray(lean_check.check, items(), lean=str(slow), chunk=1))
     assert [{**a, "seconds": 0} for a in there] == [{**a, "seconds": 0} for a in lean_check.check(attempts, lean=LEAN)]
