@@ -85,13 +85,13 @@ BINDER_ENDS = {",", "=>", "↦", ":=", "then", "with", "from"}  # one of them fo
 LEADS = "|".join(r"""by by\? decreasing_by decreasing_with try try_this in with first solve repeat1?'? then
  else checkpoint all_goals any_goals focus show_term classical unhygienic recover says fail_if_success
  squeeze_scope fail_if_no_progress check_tactic_fails map_tacs\s*\[ iterate(?:\s+\d\w*)? with_\w+""".split())
-TACTIC = re.compile(rf"""(?:^[ ]*|([;·|]|(?<![^\s({{;])\.(?=\s|hint\b)|=>|<;>(?:\s*\[)?
+TACTIC = re.compile(rf"""(?:^[ ]*|([;·]|(?<!<)\||(?<![^\s({{;])\.(?=\s|hint\b)|=>|<;>(?:\s*\[)?
  |\b(?:disch|discharger|norm)\s*:=|(?:\b|(?<=\d))(?:{LEADS})(?![\w'?!]))\s*)
  ((?:[({{]\s*)*)(?=([a-z_]\w*[?!'*]*))""", re.M | re.X)
 SEARCH = re.compile(r"""(?:hint|observe|propose)(?![\w.'])(?!\s*:=)|trace(?![\w.'])(?!\s*")""")
 CONFIGURATION = re.compile(r"""\s*(?:only\b|[!?*]|[+-]\w+
  |([\[(])(?:(?<=\[)|\s*(?:add|erase)\b|\s*([\w.«»]+)\s*:=))""", re.X)
-TERM = re.compile(r"""[^\w.'"\s{}\[\](),:=]|[\w\])}⟩'"]\s*[\[({⟨]|[\w\])}⟩'"]\s+[\w"'.]""")
+TERM = re.compile(r"""[^\w.'"\s{}\[\](),:=]|:(?!=)|[\w\])}⟩'"]\s*[\[({⟨]|[\w\])}⟩'"]\s+[\w"'.]""")
 LETTER = ("A-Za-z_\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u017f\u0391-\u039f\u03a1\u03a2\u03a4-\u03a9\u03b1-\u03ba"
           "\u03bc-\u03fb\u1f00-\u1ffe\u2100-\u214f\U0001d49c-\U0001d59f")
 PART = rf"(?:[{LETTER}][{LETTER}0-9'!?\u2080-\u2089\u2090-\u209c\u1d62-\u1d6a\u2c7c]*|«[^»]*»)"
@@ -135,7 +135,9 @@ def scan(text, limit=0, first=()):
     """
     text = text.replace("\r\n", "\n")
     code, tokens, open_, closed, before, end = [], [], [], {}, "", 0
-    for kind, word, start, depth in lex(text):
+    every = lex(text)
+    words = [t[1] for t in every if t[0] != "comment"] + [""]
+    for kind, word, start, depth in every:
         if kind == "comment":
             if word[:3] in ("/--", "/-!") and (tokens or not first):
                 raise Refused("rejected", "a doc comment inside the text")
@@ -143,8 +145,8 @@ def scan(text, limit=0, first=()):
             end = start + len(word)
             continue
         plain = word.replace("«", "").replace("»", "").lstrip("`") if kind == "name" else word
-        behind = text[start + len(word):start + len(word) + 9]
-        reason = "a command" if word in COMMANDS else refusal(kind, plain, before, behind, limit)
+        after, behind = words[len(tokens) + 1], text[start + len(word):start + len(word) + 2]
+        reason = "a command" if word in COMMANDS else refusal(kind, plain, before, after, behind, limit)
         if reason and (tokens or word not in first):
             raise Refused("rejected", f"{word[:40]}: {reason}")
         if word in BRACKETS:
@@ -165,8 +167,8 @@ def scan(text, limit=0, first=()):
     return code, tokens
 
 
-def refusal(kind, word, before, behind, limit):
-    """Why Lean must not see this token, or None; behind: the text that follows it."""
+def refusal(kind, word, before, after, behind, limit):
+    """Why Lean must not see a word, or None. before, after: words beside it; behind: the text."""
     if kind == "name":
         if before == "set_option" and not word.startswith(OPTIONS):
             return "an option that is not on the list"
@@ -174,7 +176,7 @@ def refusal(kind, word, before, behind, limit):
             return "a search"
         if word == "eval" and (before == "#" or behind[:1] == "%"):
             return "runs code"
-        flag = before == "+" or before in ("(", "{", ",", "with") and re.match(r"\s*:=", behind)
+        flag = before == "+" or before in ("(", "{", ",", "with") and after == ":="
         if word in ("native", "locals", "premises", "suggestions") and flag:
             return "a flag that runs code or searches the file"
         if word == "unsafe" and before == "add":  # a rule for aesop
@@ -250,6 +252,8 @@ def split_statement(statement, limit):
     typed = more and not any(t[2] > more[-1] and t[1] in BINDER_ENDS for t in top)  # `T : Prop`, in brackets
     if by[3] or not code[colon + 1:end].strip() or before or typed:
         raise Refused("rejected", "statement: not one theorem with binders and one proposition")
+    if ("let", "rec") in itertools.pairwise(words) or {"sorry", "admit", "sorryAx"} & set(words):
+        raise Refused("rejected", "sorry or let rec: left open, or Lean lets the proof choose its meaning")
     secret = re.sub(f"({PART})$", "\0.\\1", name)  # its last part stays: a proof may call itself
     # with the secret, `fun` would be a name: a namespace has it without, where it may be no name. 1 ms
     asked = f"namespace {name}\nend {name}\n" if re.fullmatch(r"[^\d.«]{2,}|_|[^\0-~]", name) else ""
@@ -361,7 +365,8 @@ def start_lean(pool, jobs):
     """(Lean at work on jobs of one header, secret in their names, lines of the reports: header, jobs)."""
     secret = "X" + secrets.token_hex(8)
     header = jobs[0].header.replace("\r\n", "\n")
-    texts = [f'{header}\nset_option maxHeartbeats {pool.heartbeats}\n#print "{secret}"\n']
+    options = f"set_option maxHeartbeats {pool.heartbeats} set_option pp.fullNames true"  # whatever is open
+    texts = [f'{header}\n{options}\n#print "{secret}"\n']
     texts += [job.text.replace("\0", f"{secret}_{k}") for k, job in enumerate(jobs)]
     with open(f"{pool.folder.name}/{secret}.lean", "w", encoding="utf-8", newline="\n") as f:
         f.writelines(texts)
@@ -411,7 +416,8 @@ def run_lean(pool, jobs):
                     job.alone = borrowed or went
                     again.append(job)
                 else:
-                    job.finish(verdict, message.replace(f"{secret}_{k}.", ""), axioms, now - start)
+                    plain = [text.replace(f"{secret}_{k}.", "") for text in (message, *axioms)]
+                    job.finish(verdict, plain[0], plain[1:], now - start)
                 clean, loose = clean and job.good, loose or went
             k, messages, start = k + 1, [], now
             p.deadline = now + pool.timeout * (2 if k < len(jobs) and jobs[k].good else 1)

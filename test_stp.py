@@ -196,7 +196,9 @@ def test_honest_statements(statement, proof):
     "theorem t : (by exact True) := by exact trivial := by", "theorem t : True := let x : True := by",
     "theorem fun : True := by", "theorem at : True := by", "theorem in : True := by", "theorem section : True := by", "theorem Type : True := by", "theorem _ : True := by", "theorem axiom : True := by",
     "theorem t : True : Prop := by", "theorem t (h : True) : ∀ p : Prop, p → True : Prop := by", "theorem t : let x := True; x : Prop := by",
-    "theorem t : s!\"{x}\" = \"\" := by", "theorem t : (by simp (maxSteps := f 1); exact True) := by"])
+    "theorem t : s!\"{x}\" = \"\" := by", "theorem t : (by simp (maxSteps := f 1); exact True) := by",
+    "theorem t : 2 = (let rec n : Nat := 3; n) := by", "theorem t (h : (let/- -/rec p : Prop := True; p)) : True := by",
+    "theorem t : (sorry : Prop) := by", "theorem t (h : sorry) : True := by"])
 def test_what_is_not_exactly_one_theorem(statement):
     got, = lean_check.check_statements([{"statement": statement}], lean=LEAN, workers=1)
     assert got["verdict"] == "malformed" and got["message"]
@@ -428,6 +430,12 @@ def test_bad_header_is_no_verdict_on_the_proof(capfd):
     assert broken["verdict"] == "crashed" and broken["message"].startswith("header: ")
 
 
+@pytest.mark.parametrize("header", ["", "open Classical Quot", "namespace Classical"])
+def test_axioms_by_their_full_names(header):
+    got, = lean_check.check([{"statement": "theorem t (p : Prop) : p ∨ ¬p := by", "proof": "\n  exact Classical.em p"}], lean=LEAN, workers=1, header=header)
+    assert got["verdict"] == "proved" and set(got["axioms"]) == lean_check.AXIOMS, got
+
+
 @pytest.mark.parametrize("header", ["", "set_option maxHeartbeats 0", "open And\r\nset_option maxHeartbeats 0\r\n", None])
 def test_heartbeats_are_set_behind_the_header(header):
     row = {"statement": "theorem t (p q : Prop) (h : p ∧ q) (k : q → p → q) : q ∧ p ∧ q := by", "proof": "\n  simp [h]", "header": header}
@@ -508,7 +516,8 @@ def refused(proof, statement=T):
     "\n  exact relabel declared registers recommended insert_toList", "\n  exact r\"\\\"", "\n  exact x.«weird name» ö", "\n  exact fun h => And.intro (a := f x) h g", "\n  aesop (add norm h)",
     "\n  sorry", "\n  admit", "\n  exact sorryAx p", "\n  universe u", "\n  have «axiom» := h.instance", "\n  exact foo (bar (x := f y))\n    (baz (n := k + 1))", "\n  have s := \"try simp (x := f 1\"",
     "\n  set_option maxHeartbeats 1_000 in skip", "\n  exact #s", "\n  exact (foo h).trans\n    .of_comp (f := g x)", "\n  exact .of_comp (f := g x)", "\n  aesop (add unsafe 10% apply h)", "\n  exact fun x ↦ fun y => f (x := g y)", "\n  match h with\n  | funext => exact { x with y := f z }", "\n  constructor <;> [simp [a, b], omega]",
-    "\n  simp (config := { cfg with decide := true })", "\n  exact fun h => absurd (a := p ∧ q) h g", "\n  exact a -- {\"}"])
+    "\n  simp (config := { cfg with decide := true })", "\n  exact fun h => absurd (a := p ∧ q) h g", "\n  exact a -- {\"}",
+    "\n  exact foo <| bar (n := k + 1)"])
 def test_reader_lets_pass(proof):
     assert refused(proof) is None
 
@@ -525,6 +534,7 @@ def test_reader_lets_pass(proof):
     "\n  exact decl_name%", "\n  exact println! \"a\"", "\n  exact (Lean.f ()).2", "\n  open System in skip", "\n  exact ∎", "\n  ∎", "\n  grind +premises", "\n  success_if_fail_with_msg x skip",
     "\n  decide (config := ⟨false, true⟩)", "\n  decide (config := {({} : C) with native := true})", "\n  repeat' hint", "\n  by? hint", "\n  map_tacs [skip, hint]", "\n  simpa ! (x := f y)", "\n  trace\n    (f x)",
     "\n  match (fun _ ↦ 0) 1 with | _ => trace (f x)", "\n  exact k.proxyType (derive_fintype% T)", "\n  have!? x",
+    "\n  decide (native            := true)", "\n  decide (native/- -/:= true)", "\n  decide (config := {native : Bool := true})",
     "\n  #leansearch \"a.\"", "\n  exact #loogle And", "\n  set_option maxHeartbeats 1_001 in skip",
     "\n  set_option maxHeartbeats 1001 in skip", "\n  set_option trace.profiler.output \"x\" in run_cmd x"])
 def test_reader_refuses(proof):
