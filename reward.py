@@ -57,7 +57,8 @@ def select(conjectures, attempts, unproved, embed, *, challenge=0.25, relevant_c
       "inelegant"                  ratio = min over verified proofs of len(proof) / len(statement) is under
                                    sorted(ratios)[int(elegance * n)] of the n that share its lemma (0: off)
       "weight 0"                   the reweighting gives it nothing: function `reweight`, or "uniform": all 1
-    `unproved`: statements. `embed`: n strings -> (n, d) tensor, called once, or not if there is no choice.
+    `unproved`: statements. `embed`: n strings -> (n, d) tensor, called once, or not at all without kept
+    ones or unproved ones.
     """
     if reweight not in ("wasserstein", "uniform"):
         raise ValueError(f"reweight must be 'wasserstein' or 'uniform', not {reweight!r}")

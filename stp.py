@@ -17,7 +17,8 @@ lean_check.py says which proofs count, reward.py which conjectures.
 
 Differences from the paper and its official code
   1. LoRA, with its learning rates, instead of a full finetune (--lora_r 0). The adapter is carried from
-     iteration to iteration, its optimizer is not, as in the official code.
+     iteration to iteration, its optimizer is not, as in the official code; but there expert iteration starts
+     from the base in each round (--restart_every 1 comes near).
   2. Defaults are for one node: a subset of the given statements, K = 16, batches of 512 (paper's: README).
   3. Conjectures are sampled with the prompt that the conjecturer is trained on. The official code samples
      without the header, and with "theorem" at the end.
@@ -28,7 +29,8 @@ Differences from the paper and its official code
      given statement under another name.
   7. A proof uses a lemma where it has its full name; the official code asks Lean, which also sees names that
      `open` shortens and `h.lemma`. Without a library "no lemma" seeds have no cap.
-  8. Stage 1 also mines examples for "no lemma". An epoch takes all examples: its last batch may be smaller.
+  8. Stage 1 also mines examples for "no lemma". An epoch takes all examples: its last batch may be smaller,
+     and a training has whole epochs, of at least 5 steps in all. Gradients are clipped to norm 1.
   9. Conjectures move towards what was unproved when the iteration began; in the official code, when it ended.
      There a statement may count more than once (miniF2F-valid, ProofNet-valid, in the last rounds).
  10. tiny preset only (table PRESETS): sizes, three epochs an iteration, conjectures are challenging up to a
@@ -326,7 +328,7 @@ def run(data, args):
             write_jsonl(str(path), rows)
             out = Path(args.out)
             for old in [*out.glob("iter_*/model/merged"), *out.glob("restart_*/merged")]:
-                if str(old) != merged(policy, args):  # the adapters stay, the newest model goes on
+                if old != Path(merged(policy, args)):  # the adapters stay, the newest model goes on
                     shutil.rmtree(old)
         print(report(rows[t]), flush=True)
         if args.restart_every and (t + 1) % args.restart_every == 0 and t + 1 < args.iters:
@@ -976,8 +978,8 @@ def train(folder, policy, examples, args, lr, epochs=1):
 def tokenize(examples, tokenizer, args):
     """List of (ids of prompt + target + end of sequence, where the target starts, weight).
 
-    A row longer than --max_prompt + --max_new loses the beginning of its prompt; one whose target alone is
-    longer is left out.
+    A prompt longer than --max_prompt, or than its target leaves of --max_prompt + --max_new, loses its
+    beginning; a row whose target alone is longer is left out.
     """
     data, end, limit = [], tokenizer.eos_token_id, args.max_prompt + args.max_new
     for e in examples:
@@ -1135,7 +1137,8 @@ def metrics(t, data, unproved, seeds, conjectures, attempts, rewards, examples, 
             seconds):
     """One line of metrics.jsonl; what its names do not say stands beside them."""
     proved = sum(rate > 0 for rate in history.best.values())
-    verdicts, checked = Counter(), Counter(c["verdict"] for c in conjectures)
+    verdicts, checked, form = Counter(), Counter(c["verdict"] for c in conjectures), lean_check.normal_form
+    bad = {form(c["statement"]) for c in conjectures if c["verdict"] not in ("ok", "duplicate")}
     for a in attempts:
         verdicts[a["verdict"]] += a["count"]
     rates = reward.pass_rates(attempts)
@@ -1152,7 +1155,8 @@ def metrics(t, data, unproved, seeds, conjectures, attempts, rewards, examples, 
         "distinct_proofs": mean(found.values()),  # of a proved statement, in this iteration
         "seeds": len(seeds), "lemmas": len({s["lemma"] for s in seeds} - {None}),  # distinct ones
         "sampled": len(conjectures),  # conjectures written; of these:
-        "wellformed": checked["ok"] + checked["duplicate"], "distinct": checked["ok"], "tried": len(rewards),
+        "wellformed": sum(form(c["statement"]) not in bad for c in conjectures),  # copies count as the first
+        "distinct": checked["ok"], "tried": len(rewards),
         # of those tried, with a proof and a pass rate of at most --challenge
         "barely": len(rewards) - reasons["unproved"] - reasons["too easy"] - reasons["unjudged"],
         "kept": len(kept),

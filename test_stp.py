@@ -1808,10 +1808,10 @@ def test_what_each_training_starts_from_and_what_is_kept(tiny_run, monkeypatch, 
         replays.append(len(history.replay))
         stp.write_jsonl(f"{out}/iter_{t:02d}/attempts.jsonl", [proved(s := f"theorem {t} : True := by", role="conjecture" if t else "given"), proved(s, verdict="failed")])
         history.add([], 0)
-        return policy if t == 1 else stp.train(f"{out}/iter_{t:02d}/model", policy, [], args, args.lr, args.epochs)[0], {"iteration": t}
+        return policy if t == 1 else stp.train(f"{args.out}/iter_{t:02d}/model", policy, [], args, args.lr, args.epochs)[0], {"iteration": t}
     for name, stub in {"train": train, "self_play_iteration": iteration, "report": str}.items():
         monkeypatch.setattr(stp, name, stub)
-    argv += ["--restart_every", 3, "--replay", 1, "--samples", 0, "--lr", 0.5]
+    argv += ["--out", f"{out}/", "--restart_every", 3, "--replay", 1, "--samples", 0, "--lr", 0.5]
     for iters in 2, 6:
         status, *_, err = call(monkeypatch, capsys, *argv, "--iters", iters)
         assert status == 0, err
@@ -1863,7 +1863,8 @@ def test_metrics_by_hand():
     rewards = [{"statement": s, "pass_rate": rate, "reason": reason, "weight": weight} for s, rate, reason, weight in [
         ("kept 1", 0.375, "kept", 1.5), ("kept 22", 0.125, "kept", 0.5), ("easy", 1.0, "too easy", 0.0), ("zero", 0.0, "unproved", 0.0),
         ("crash", None, "unjudged", 0.0), ("long", 0.3, "inelegant", 0.0), ("far", 0.2, "weight 0", 0.0)]]
-    conjectures = [{"verdict": verdict} for verdict in ["ok"] * 8 + ["duplicate"] * 2 + ["malformed", "failed"]]
+    conjectures = [{"verdict": verdict, "statement": f"theorem t : {p} := by"} for verdict, p in [
+        *(("ok", i) for i in range(8)), ("duplicate", 0), ("duplicate", "x"), ("malformed", "y"), ("duplicate", "y")]]
     row = stp.metrics(2, stp.Data([{}] * 5, [], [], []), [{"statement": "a"}, {"statement": "b"}], [{"lemma": name} for name in (None, "l", "l")], conjectures, attempts,
                       rewards, [{}] * 6, history, Counter(tokens=100, sample=4, lean=2), {"loss": 0.5, "tokens_per_second": 9.6}, {"train": 1})
     assert row == {
