@@ -514,13 +514,14 @@ def prove(folder, jobs, policy, args):
                        "proof": proof, "count": count}
 
     def verdicts():
-        start, seen = time.time(), Counter()
+        start, seen, why = time.time(), Counter(), ""
         for a in lean(lean_check.check, attempts(), args):
             seen[a["verdict"]] += 1
+            why = a["message"] if a["verdict"] == "crashed" else why
             stats["lean"] += a["seconds"]
             yield a
         if seen["crashed"] > 0.1 * seen.total():
-            raise RuntimeError(f"Lean failed on {seen['crashed']} of {seen.total()} proofs ({a['message']}); "
+            raise RuntimeError(f"Lean failed on {seen['crashed']} of {seen.total()} proofs ({why}); "
                                "mend it and start again")
         stats["prove_wait"] = time.time() - start - stats["sample"]
         write_jsonl(f"{folder}/attempts.json", [{k: round(v, 2) for k, v in stats.items()}])
@@ -773,7 +774,8 @@ def check_model(args):
     for bad, why in (
         (back != line, f"its tokenizer does not give Lean back: {line!r} becomes {back!r}"),
         (tokenizer.eos_token_id is None, "its tokenizer (tokenizer_config.json) has no eos_token"),
-        (max(ids) >= config.vocab_size, f"its tokenizer has ids from {config.vocab_size} on, the model not"),
+        (max([*ids, tokenizer.eos_token_id or 0]) >= config.vocab_size,
+         f"its tokenizer has ids from {config.vocab_size} on, the model not"),
         (places and places < length, f"it has {places} positions; --max_prompt and --max_new need {length}"),
         (not cached, "it has no key-value cache: --engine hf would lose its state; use --engine vllm"),
     ):
@@ -1264,14 +1266,15 @@ def is_text(value):
 MODIFIERS = ("private", "protected", "nonrec")  # of a theorem: they mean nothing for it alone
 
 
-def read_statement(text):
+def read_statement(text, header=""):
     """Lean text that ends in a theorem -> (what stands before it, the statement, ending in ":= by").
 
-    The last theorem is the one to prove: its "sorry", or proof, and what follows go; comments at it stay,
-    attributes and modifiers go. Raises lean_check.Refused.
+    The last theorem is the one to prove: its "sorry", or proof, and what follows go; comments at it stay, one
+    that ends the header too; attributes and modifiers go. Raises lean_check.Refused.
     """
     head, stop, tail = text.replace("\r\n", "\n").partition("-/")
-    tokens = lean_check.lex(text := tail if stop and "/-" not in head else head + stop + tail)
+    text = tail if stop and "/-" not in header + head else head + stop + tail
+    tokens = lean_check.lex(text := header + text.lstrip())
     top = [t for t in tokens if t[0] != "comment" and t[3] == 0]  # outside brackets, and these themselves
     words = [t[1] for t in top]
     theorems = [i for i, word in enumerate(words) if word in ("theorem", "lemma")]
@@ -1281,7 +1284,8 @@ def read_statement(text):
     while first and (words[first - 1] in MODIFIERS or words[max(first - 3, 0):first] == ["@", "[", "]"]):
         first -= 1 if words[first - 1] in MODIFIERS else 3
     start = next(t[2] for t in tokens if t[2] > (top[first - 1][2] if first else -1))  # of its comments
-    before = re.sub(r"^(\s*(?:open|set_option|variable)\b[^\n]*?)\s+in\b", r"\1", text[:start], flags=re.M)
+    before = re.sub(r"^(\s*(?:open|set_option|variable|omit|include)\b[^\n]*?)\s+in\b", r"\1",
+                    text[:start], flags=re.M)
     complete = all({":=", "|"} & set(words[i:j]) for i, j in itertools.pairwise(theorems))
     if not complete or any(words[i - 1] in (":=", "by") for i in [*theorems[1:], first] if i):
         raise lean_check.Refused("malformed", "a definition or lemma before the theorem is left open")
@@ -1309,12 +1313,12 @@ def statement_and_header(row, default):
     text = next((row[f] for f in ("formal_statement", "lean4_code", "statement", "code") if row.get(f)), None)
     if not is_text(text):
         raise lean_check.Refused("malformed", "no Lean text in formal_statement, lean4_code, statement, code")
-    before, statement = read_statement(text.removeprefix("\ufeff"))
+    text = text.removeprefix("\ufeff")
+    imports = re.search(r"^\s*(import|prelude)\b", text, re.M)
+    header = "" if imports else as_header(row.get("header"))
+    before, statement = read_statement(text, header)
     lean_check.template(statement)
-    header = as_header(row.get("header"))
-    if before.strip():
-        imports = re.search(r"^\s*(import|prelude)\b", before, re.M)
-        header = ("" if imports else header or as_header(default)) + as_header(before)
+    header = as_header(before if imports or header or not before.strip() else as_header(default) + before)
     if any(t[1] in ("sorry", "admit", "sorryAx") for t in lean_check.lex(header + statement)):
         raise lean_check.Refused("malformed", "sorry: the statement, or what stands before it, is left open")
     return {"statement": statement, **({"header": header} if header else {})}
@@ -1336,8 +1340,9 @@ def load_statements(path, header="", skip_bad=False):
     rows, reasons, n = {}, defaultdict(list), 0
     for n, row in enumerate(read_jsonl(path), 1):
         try:
-            new = {"name": label(row.get("name"), f"statement_{n}"), "split": label(row.get("split"), "all"),
-                   **statement_and_header(row, header), **pick(row, "proof", "file")}
+            new = {**statement_and_header(row, header), **pick(row, "proof", "file")}
+            own = lean_check.split_statement(new["statement"], 0)[2].replace("\0.", "")
+            new |= {"name": label(row.get("name"), own), "split": label(row.get("split"), "all")}
             old = rows.setdefault((new["statement"], str(new.get("proof"))), new)
             if old.get("header") != new.get("header"):  # a run knows statements by their text alone
                 raise lean_check.Refused("malformed", "a statement again, under another header")
@@ -1358,8 +1363,10 @@ def load_statements(path, header="", skip_bad=False):
 def load_library(paths, header="", skip_bad=False):
     """Theorems with proofs: rows as of load_statements, with "proof"."""
     rows = [row for path in paths for row in load_statements(path, header, skip_bad)]
-    if bad := next((row for row in rows if not is_text(row.get("proof"))), None):
-        raise UserError(f'--library: {bad["name"]} of {", ".join(paths)} needs a text "proof"')
+    for row in rows:
+        if not is_text(row.get("proof")) or re.match(r"\s*(:=|(by|theorem|lemma)\b)", row["proof"]):
+            raise UserError(f'--library: {row["name"]} of {", ".join(paths)} needs a text "proof": what '
+                            'follows ":= by"')
     return [{**row, "proof": re.sub(r"^(?=\S)", " ", row["proof"])} for row in rows]  # it follows "by"
 
 
@@ -1388,7 +1395,7 @@ class Data:
     @functools.cached_property
     def lemmas(self):
         """Name -> statement without proof: a proof invokes a lemma that it names."""
-        return {row["name"]: row["statement"].split(":=")[0].strip() for row in self.library}
+        return {row["name"]: row["statement"].removesuffix(":= by").strip() for row in self.library}
 
 
 def load_data(args):
@@ -1426,13 +1433,18 @@ def load_data(args):
         heldout, given = [{**s, "split": "heldout"} for s in given[:tenth]], given[tenth:]
     rows, unseen = load_sft(args.sft), {lean_check.normal_form(s["statement"]) for s in heldout}
     # A row proves the last theorem of its prompt: it is learnt if that is none of the held-out ones.
-    last = ("theorem " + re.split(r"\b(?:theorem|lemma)\s", row["prompt"])[-1] for row in rows)
+    last = ["theorem " + re.split(r"\b(?:theorem|lemma)\s", row["prompt"])[-1] for row in rows]
     sft = [row for row, text in zip(rows, last, strict=True)
            if not unseen or lean_check.normal_form(text) not in unseen]
     if lost := len(rows) - len(sft):
         print(f"{', '.join(args.sft)}: {lost} of {len(rows)} rows are left out, proofs of statements "
               "that are held out", file=sys.stderr)
     scored = load(args.eval) if args.eval else heldout
+    if args.eval:
+        learnt = set(map(lean_check.normal_form, [*(s["statement"] for s in given), *last]))
+        if again := sum(lean_check.normal_form(s["statement"]) in learnt for s in scored):
+            print(f"{', '.join(args.eval)}: {again} of {len(scored)} statements are given too, or proved in "
+                  "--sft", file=sys.stderr)
     if not scored and args.samples:
         print(f"no statements are held out of {len(given)}: no score without --eval", file=sys.stderr)
     return Data(given, scored, load_library(args.library, args.header, args.skip_bad), sft)

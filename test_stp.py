@@ -898,7 +898,7 @@ def test_what_stands_before_a_theorem(tmp_path, text, before, statement):
 @pytest.mark.parametrize("header, text, want", [
     (None, B, None), (" \n", B, None), ([], B, None), ("import A", B, "import A\n"), ("import A\n\n", B, "import A\n\n"),
     (["import A", "", "open B"], B, "import A\n\nopen B\n"), (["import A\n", "open B\n"], "def d := 1\n" + B, "import A\nopen B\ndef d := 1\n"),
-    ("import A", "import B\nopen C\n" + B, "import B\nopen C\n"), (None, "\nimport B\n" + B, "\nimport B\n"), (None, "open B " + B, "D\nopen B \n")])
+    ("import A", "import B\nopen C\n" + B, "import B\nopen C\n"), (None, "\nimport B\n" + B, "import B\n"), (None, "open B " + B, "D\nopen B \n")])
 def test_headers(tmp_path, header, text, want):
     assert load_one(tmp_path, {"lean4_code": text, "header": header}, header="D").get("header") == want
 
@@ -907,7 +907,7 @@ def test_headers(tmp_path, header, text, want):
     ({"statement": B + " -- p twice\n := by sorry"}, "⟨h, h⟩"), ({"statement": f"open And in\n/-- doc -/\n@[simp] {B} := sorry"}, "intro h h"),
     ({"formal_statement": f"def d (p : Prop) : Prop := p\nvariable (q : Prop)\n{B.replace('∧ p', '∧ d p')} := by\n  sorry"}, "⟨h, h⟩"),
     ({"code": f"prelude\nimport Init\ntheorem two (p : Prop) (h : p) : p ∧ p := ⟨h, h⟩\nnamespace N\n{B} := by\n  sorry\nend N"}, "two p h"),
-    ({"statement": LET + " := by sorry", "header": ["", "open And"]}, "True.intro")])
+    ({"statement": LET + " := by sorry", "header": ["", "open And"]}, "True.intro"), ({"statement": B, "header": "open And\n\n/--\nShow it.\n-/"}, "⟨h, h⟩")])
 def test_lean_takes_what_was_loaded(tmp_path, row, term):
     attempt = {**load_one(tmp_path, row, header=""), "proof": f"\n  exact {term}"}
     good, bad = lean_check.check([attempt, {**attempt, "proof": "\n  exact True"}], lean=LEAN)
@@ -925,13 +925,13 @@ def test_lean_takes_what_was_loaded(tmp_path, row, term):
 def test_what_is_unusable_is_counted(tmp_path, capsys, row, reason):
     a = {"statement": "theorem a : True := by"}
     path = rows_file(tmp_path / "s.jsonl", [a, row])
-    assert [r["name"] for r in stp.load_statements(path)] == ["statement_1"]
+    assert [r["name"] for r in stp.load_statements(path)] == ["a"]
     line, = capsys.readouterr().err.splitlines()
     assert line.startswith(f"{path}: 1 of 2 entries are unusable and left out. 1: ") and reason in line and "entry 2" in line
     path = rows_file(tmp_path / "bad.jsonl", [row, a, row])
     with pytest.raises(stp.UserError, match=r"bad.jsonl: 2 of 3 entries are unusable; --skip_bad .* 2: .*entry 1\)"):
         stp.load_statements(path)
-    assert [r["name"] for r in stp.load_statements(path, skip_bad=True)] == ["statement_2"]
+    assert [r["name"] for r in stp.load_statements(path, skip_bad=True)] == ["a"]
     for rows, message in ([row], "all.jsonl: 1 of 1 entries"), ([], "all.jsonl: no entries"):
         with pytest.raises(stp.UserError, match=message):
             stp.load_statements.__wrapped__(rows_file(tmp_path / "all.jsonl", rows), skip_bad=True)
@@ -946,7 +946,7 @@ def test_equal_statements(tmp_path, capsys):
 @pytest.mark.parametrize("value, want", [(None, None), ("", None), (" a\r\nb ", "a b"), (0, "0"), (["x", 1], "x, 1"), ("\ud800", "?"), (1.5, "1.5")])
 def test_names_and_splits_of_any_type(tmp_path, value, want):
     row = load_one(tmp_path, {"statement": B, "name": value, "split": value})
-    assert (row["name"], row["split"]) == (want or "statement_1", want or "all")
+    assert (row["name"], row["split"]) == (want or "t", want or "all")
 
 
 A = b'{"a": "\xe2\x84\x95"}'
@@ -978,9 +978,9 @@ def test_library(tmp_path, capsys):
         {"name": "n", "split": "all", "statement": "theorem n : True := by", "proof": "\n  simp", "header": "import A\nopen And\n"},
         {"name": "l2", "split": "all", "statement": "theorem l : True := by", "proof": " simp"}]
     assert "l.jsonl: 1 of 4 " in capsys.readouterr().err
-    for change in {"proof": None}, {"proof": "\ud800"}, {"proof": ["x"]}:
+    for i, proof in enumerate([None, "\ud800", ["x"], " by\n  simp", ":= x"]):
         with pytest.raises(stp.UserError, match=r"--library: .* of .*l\.jsonl needs a text \"proof\""):
-            stp.load_library([rows_file(tmp_path / "l.jsonl", [rows[0], {**rows[2], **change}])])
+            stp.load_library([rows_file(tmp_path / f"{i}l.jsonl", [rows[0], {**rows[2], "proof": proof}])])
 
 
 def test_proofs_of_held_out_statements_are_not_learnt(tmp_path, capsys):
@@ -993,6 +993,9 @@ def test_proofs_of_held_out_statements_are_not_learnt(tmp_path, capsys):
         tmp_path / "sft.jsonl", [*other, {"prompt": example, "target": "t"}])))
     assert [r["prompt"] for r in data.sft] == [other[1]["prompt"], other[3]["prompt"], example] and len(data.scored) == 2
     assert "sft.jsonl: 2 of 5 rows are left out, proofs of statements that are held out" in capsys.readouterr().err
+    data = stp.load_data(flags(tmp_path, "--statements", rows_file(tmp_path / "g.jsonl", rows[1:3]), "--sft", rows_file(tmp_path / "one.jsonl", other[:1]), "--eval", tmp_path / "s.jsonl"))
+    assert len(data.sft) == 1 and len(data.scored) == 4  # --eval may change between two starts: said, no more
+    assert "s.jsonl: 2 of 4 statements are given too, or proved in --sft" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("key, value, want", [
