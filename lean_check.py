@@ -554,6 +554,7 @@ def make_pool(lean, project, header, workers, timeout, heartbeats, memory, known
         raise ValueError("timeout, memory and workers must be above 0, heartbeats at least 0")
     argv, version = find_lean(lean, project)
     die = ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []  # with this process
+    argv[2:2] = die * (argv[1:2] == ["env"])  # `lake env` has Lean as a child, which would outlive it
     argv = ["nice", "stdbuf", "-oL", *die, *argv, "--json", "-Dlinter.all=false"]
     release = tuple(map(int, version.split(".")[:2]))  # one theorem at a time; no end at the 100th error
     argv += ["-Dweak.Elab.async=false"] * (release >= (4, 16)) + ["-DmaxErrors=0"] * (release >= (4, 25))

@@ -514,8 +514,9 @@ def prove(folder, jobs, policy, args):
                        "proof": proof, "count": count}
 
     def verdicts():
-        start, seen, why = time.time(), Counter(), ""
-        for a in lean(lean_check.check, attempts(), args):
+        start, seen, why, new = time.time(), Counter(), "", attempts()
+        before = (row for row, _ in zip(old, new, strict=False))  # the shards give them in the same order
+        for a in itertools.chain(before, lean(lean_check.check, new, args)):
             seen[a["verdict"]] += 1
             why = a["message"] if a["verdict"] == "crashed" else why
             stats["lean"] += a["seconds"]
@@ -527,6 +528,9 @@ def prove(folder, jobs, policy, args):
         write_jsonl(f"{folder}/attempts.json", [{k: round(v, 2) for k, v in stats.items()}])
 
     if not finished(path):
+        old = []  # what a run that was stopped here had checked, up to a broken line or a crash
+        with contextlib.suppress(UserError):
+            old += itertools.takewhile(lambda a: a["verdict"] != "crashed", read_jsonl(f"{path}.tmp"))
         write_jsonl(path, verdicts())
         shutil.rmtree(samples, ignore_errors=True)
     return json.loads(Path(f"{folder}/attempts.json").read_text())
@@ -790,7 +794,7 @@ def sample(folder, rows, policy, args, stats):
 
     Prompts are sorted by length and cut into shards of --shard samples; a shard is a file with its own seed,
     so the result does not depend on the number of processes (with vLLM on a GPU: but for rounding, by what
-    its prefix cache holds). Adds to stats: tokens, seconds as "sample".
+    its prefix cache holds). Adds to stats: tokens, of them the new ones, and their seconds as "sample".
     """
     start, shards = time.time(), {}
     rows = sorted(rows, key=lambda r: (-len(r["prompt"]), r["prompt"]))
@@ -812,6 +816,7 @@ def sample(folder, rows, policy, args, stats):
                 time.sleep(0.02)
             for row, out in zip(shard, read_jsonl(name), strict=True):
                 stats["tokens"] += out["tokens"]
+                stats["new_tokens"] += out["tokens"] * (name in todo)  # those that the seconds are of
                 bar.update(row["n"])
                 yield row, out["texts"]
         stats["sample"] += time.time() - start
@@ -1053,7 +1058,7 @@ def accumulate_gradients(model, params, batch, rank, world, args):
     """Puts the gradient of the batch's weighted mean loss, over all ranks, into params; returns that loss."""
     for p in params:
         p.grad = torch.zeros_like(p)
-    norm = sum(weight * (len(ids) - start) for ids, start, weight in batch)
+    norm = max(1e-30, sum(weight * (len(ids) - start) for ids, start, weight in batch))  # weights may be 0
     total = torch.zeros((), device=model.device)
     mine = sorted(batch, key=lambda item: len(item[0]))[rank::world]
     for group in micro_batches(mine, args.tokens_per_step):
@@ -1167,8 +1172,8 @@ def metrics(t, data, unproved, seeds, conjectures, attempts, rewards, examples, 
         "len_conjectures": mean(len(r["statement"]) for r in rewards), "len_kept": mean(map(len, kept)),
         **drift(kept, attempts),
         "examples": len(examples), "verdicts": dict(sorted(verdicts.items())), "loss": training.get("loss"),
-        "sample_tokens_per_second": round(stats["tokens"] / max(stats["sample"], 1e-3)),
-        "train_tokens_per_second": training and round(training["tokens_per_second"]),
+        "sample_tokens_per_second": round(stats.get("new_tokens", 0) / max(stats["sample"], 1e-3)),
+        "train_tokens_per_second": round(training["tokens_per_second"]) if training else None,
         "seconds": {**seconds, **{k: stats.get(k, 0) for k in ("sample", "lean", "prove_wait")}}}
 
 
@@ -1536,7 +1541,7 @@ def check_config(path, data, args):
     """Writes config.json; if it is there, refuses flags and files that would change the run's numbers."""
     may_change = {"out", "iters", "procs", "ray", "nodes", "gpus", "cpus", "dry_run", "eval", "samples",
                   "lean_workers", "no_retrain", "retrain_given", "lean", "lean_project", "tokens_per_second",
-                  "train_tokens_per_second", "lean_seconds", "skip_bad"}
+                  "train_tokens_per_second", "lean_seconds", "skip_bad", "tokens_per_step"}
     content = {"statements": data.given, "library": data.library, "sft": data.sft,
                "model": file_digests(args.model)}
     now = {f"--{k}": v for k, v in vars(args).items() if k not in {*may_change, *content}}
@@ -1585,6 +1590,7 @@ def start(args):
 
 def main():
     go_on = "the same command goes on from the last finished phase"
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends its processes and Lean's files, too
     try:
         args = parse_args()
         why = "no CUDA device" if not torch.cuda.device_count() else f"{args.gpus} GPUs used"

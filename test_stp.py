@@ -386,6 +386,30 @@ def test_kill_9_in_the_middle_of_1000_attempts():
     assert got == ["failed", "proved"] * 500 and killed and no_lean_left()
 
 
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_caller_leaves_no_lean(how, tmp_path):
+    """Not even one that is a child, as that of `lake env`."""
+    (lake := tmp_path / "lake").write_text('#!/bin/sh\nshift\n"$@"\nexit $?\n')
+    lake.chmod(0o755)
+    row = {"statement": T, "proof": "\n  repeat (first | (have a := 1) | skip)"}
+    code = f"import lean_check; list(lean_check.check([{row}], lean='{lake} env {LEAN}', timeout=100, heartbeats=0))"
+    caller = subprocess.Popen([sys.executable, "-c", code], cwd=HERE, env={**os.environ, "TMPDIR": str(tmp_path)})
+
+    def leans():
+        return subprocess.run(["pgrep", "-f", f"{tmp_path}/lean_check_"], capture_output=True, text=True).stdout.split()
+    while len(leans()) < 2:  # lake and Lean
+        assert caller.poll() is None
+        time.sleep(0.1)
+    caller.send_signal(how)
+    assert caller.wait() == -how
+    deadline = time.time() + 20
+    while (left := leans()) and time.time() < deadline:
+        time.sleep(0.1)
+    for pid in left:
+        os.kill(int(pid), signal.SIGKILL)
+    assert not left
+
+
 def test_caller_that_gives_up_leaves_no_lean():
     rows = ({"statement": T, "proof": f"\n  have k{i} := h\n  exact ⟨h, g⟩"} for i in itertools.count())
     checked = lean_check.check(rows, lean=LEAN, workers=2)
@@ -1767,7 +1791,7 @@ def test_a_run_folder_belongs_to_one_run(tiny_run, tmp_path, monkeypatch, capsys
     compared = json.loads((out / "config.json").read_text())["compared"]  # what decides a number; not places, nor what only adds to a run
     assert sorted(compared) == sorted([f"content of --{name}" for name in ("statements", "library", "sft", "model")] + [f"--{name}" for name in (
         "preset seed subset header lora_r engine K K0 temperature max_prompt max_new shard conjecturer seed_rate lemma_cap per_seed resample challenge elegance "
-        "reweight kappa prover lr epochs batch_size tokens_per_step replay train_rate gamma sft_lr retrain_proofs retrain_repeat restart_every "
+        "reweight kappa prover lr epochs batch_size replay train_rate gamma sft_lr retrain_proofs retrain_repeat restart_every "
         "timeout heartbeats memory").split()])
     with open(out / "lock", "a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -1789,7 +1813,7 @@ def test_a_run_folder_belongs_to_one_run(tiny_run, tmp_path, monkeypatch, capsys
     copy = shutil.copytree(BASE, tmp_path / "base")
     for extra in [["--out", "moved"], ["--out", "./moved/", "--statements", "list.json", "--model", copy, "--procs", 3, "--iters", 3, "--samples", 5,
                                        "--lean", f"{sys.executable} {HERE}/../{os.path.basename(HERE)}/tiny/lean", "--eval", "list.json"]]:
-        assert call(monkeypatch, capsys, *argv, *extra)[::2] == (0, [])
+        assert call(monkeypatch, capsys, *argv, *extra)[::2] == (0, ["list.json: 6 of 6 statements are given too, or proved in --sft"] * ("--eval" in extra))
     assert ran[1:] == [(4, 2), (4, 6)] and not out.exists()
 
 
@@ -1869,7 +1893,7 @@ def test_metrics_by_hand():
     conjectures = [{"verdict": verdict, "statement": f"theorem t : {p} := by"} for verdict, p in [
         *(("ok", i) for i in range(8)), ("duplicate", 0), ("duplicate", "x"), ("malformed", "y"), ("duplicate", "y")]]
     row = stp.metrics(2, stp.Data([{}] * 5, [], [], []), [{"statement": "a"}, {"statement": "b"}], [{"lemma": name} for name in (None, "l", "l")], conjectures, attempts,
-                      rewards, [{}] * 6, history, Counter(tokens=100, sample=4, lean=2), {"loss": 0.5, "tokens_per_second": 9.6}, {"train": 1})
+                      rewards, [{}] * 6, history, Counter(tokens=120, new_tokens=100, sample=4, lean=2), {"loss": 0.5, "tokens_per_second": 9.6}, {"train": 1})
     assert row == {
         "iteration": 2, "given": 5, "proved": 2, "cumulative": 0.4, "proofs": 99, "tokens": 500, "distinct_proofs": round(5 / 3, 4), "seeds": 3, "lemmas": 1,
         "sampled": 12, "wellformed": 10, "distinct": 8, "tried": 7, "barely": 4, "kept": 2, "rate_given": round(1 / 6, 4), "rate_conjectures": round(2 / 6, 4),
@@ -1956,7 +1980,7 @@ def test_a_full_disk_is_one_line(tiny_run, monkeypatch, capsys):
 
 def test_machines_with_gpus(tmp_path, monkeypatch):
     """The tiny preset stays on the CPU unless an engine is named; the paper preset takes a process for each GPU."""
-    assert stp.parse_args([]).preset == "tiny" if not torch.cuda.device_count() else "paper"
+    assert stp.parse_args([]).preset == ("paper" if torch.cuda.device_count() else "tiny")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert [(a.preset, a.engine, a.gpus) for a in map(stp.parse_args, ([], ["--preset", "tiny"], ["--preset", "tiny", "--engine", "hf"]))] == [
         ("paper", "vllm", 2), ("tiny", "hf", 0), ("tiny", "hf", 2)]
