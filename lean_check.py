@@ -56,7 +56,11 @@ BATCH, GRACE = 500, 0.05  # theorems a Lean process, at most; seconds a worker w
 HELD = 10**9  # characters of attempts held at most: they wait for their verdict, or for an earlier one
 
 
-class LeanError(ValueError):
+class UserError(Exception):
+    """Bad input: printed as one line, exit status 2."""
+
+
+class LeanError(UserError):
     """Lean cannot be used at all."""
 
 
@@ -647,23 +651,37 @@ def end_tasks(tasks, force):
         ray.wait(left, num_returns=len(left), timeout=30)
 
 
+def read_jsonl(path):
+    """Yields the objects of a JSON list or JSON Lines file (-: standard input); UserError: file and line."""
+    n = 1
+    try:
+        with open(0 if path == "-" else path, "rb") as f:
+            listed = f.peek().removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"["
+            for n, line in enumerate([f.read()] if listed else f, 1):  # noqa: B007  the error names n
+                text = line.decode("utf-8-sig").rstrip()
+                for k, row in enumerate(json.loads(text if listed else f"[{text}]"), n):
+                    if not isinstance(row, dict):
+                        raise UserError(f"{path}, {'entry' if listed else 'line'} {k}: not an object {{...}}")
+                    yield row
+    except OSError as e:
+        raise UserError(f"{path}: cannot be read ({e.strerror})") from None
+    except (ValueError, RecursionError) as e:
+        line = n + getattr(e, "lineno", 1) - 1
+        raise UserError(f"{path}, line {line}: {e}; expected JSON, a list or an object a line") from None
+
+
 def read_attempts(path):
-    """Yields the attempts of a JSON Lines file (-: standard input); ValueError: bad input."""
-    with open(0 if path == "-" else path, "rb") as f:
-        for n, line in enumerate(f, 1):
-            if not line.strip():
-                continue
-            try:
-                a = json.loads(line)
-                "".join((a["statement"], a["proof"], "" if a.get("header") is None else a["header"]))
-            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
-                raise ValueError(f'{path}:{n}: needs JSON with texts "statement" and "proof": {e!r}') from e
-            yield a
+    """Yields the attempts of such a file."""
+    for n, a in enumerate(read_jsonl(path), 1):
+        texts = [a.get("statement"), a.get("proof"), "" if a.get("header") is None else a["header"]]
+        if not all(isinstance(text, str) for text in texts):
+            raise UserError(f'{path}, entry {n}: needs texts "statement" and "proof"')
+        yield a
 
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("input", help="JSON Lines; - for standard input")
+    p.add_argument("input", help="JSON Lines or a JSON list; - for standard input")
     p.add_argument("--out", default="-", help="JSON Lines; default: standard output")
     p.add_argument("--lean", help="command; default: lean of the PATH, else the one of tiny/")
     p.add_argument("--lean_project", dest="project", help="folder of a Lake project: `lake env lean`")
@@ -693,7 +711,7 @@ def main():
                 print(json.dumps(a), file=out, flush=True)
             if plain:
                 os.replace(part, path)
-    except (ValueError, OSError) as e:
+    except (UserError, ValueError, OSError) as e:
         print(f"lean_check.py: {e}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

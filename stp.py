@@ -76,6 +76,7 @@ from tqdm import tqdm
 
 import lean_check
 import reward
+from lean_check import UserError, read_jsonl
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 PAPER_HEADER = ("import Mathlib\nimport Aesop\nset_option maxHeartbeats 0\n"
@@ -98,10 +99,6 @@ PRESETS = {
         # self-play trains on a proof in 3 iterations of 3 epochs; once beside the SFT data is too little
         retrain_repeat=9),
 }
-
-
-class UserError(Exception):
-    """Bad input: printed as one line, exit status 2."""
 
 
 # ------------------------------------------------------------------------------------------------------ flags
@@ -261,24 +258,6 @@ def rng(args, *where):
 def digest(value):
     """Short name of a value's content: two files that hold the same rows have the same one."""
     return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=8).hexdigest()
-
-
-def read_jsonl(path):
-    """Yields the objects of a JSON list or JSON Lines file, UTF-8. Raises UserError naming file and line."""
-    n = 1
-    try:
-        with open(path, "rb") as f:
-            listed = f.read(1000).removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"["
-            f.seek(0)
-            for n, line in enumerate([f.read()] if listed else f, 1):  # noqa: B007  the error names n
-                text = line.decode("utf-8-sig").rstrip()
-                for k, row in enumerate(json.loads(text if listed else f"[{text}]"), n):
-                    if not isinstance(row, dict):
-                        raise UserError(f"{path}, {'entry' if listed else 'line'} {k}: not an object {{...}}")
-                    yield row
-    except (OSError, ValueError, RecursionError) as e:
-        line = n + getattr(e, "lineno", 1) - 1
-        raise UserError(f"{path}, line {line}: {e}; expected JSON, a list or an object a line") from None
 
 
 # ---------------------------------------------------------------------------------------------------- prompts
@@ -1597,7 +1576,7 @@ def main():
         hint = "; 7B run: see README" if args.preset == "tiny" else ""
         print(f"{why}: {args.preset} preset, {args.procs} processes{hint}", flush=True)
         start(args)
-    except (UserError, lean_check.LeanError) as e:
+    except UserError as e:
         print(f"stp.py: {e}", file=sys.stderr)
         return 2
     except (RuntimeError, OSError, torch.multiprocessing.ProcessExitedException,

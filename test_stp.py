@@ -628,11 +628,11 @@ def test_command_line(tmp_path):
 
 
 @pytest.mark.parametrize("args,stdin,say", [
-    (["-"], "{", "-:1: needs JSON"), (["-"], '{"statement": "x"}\n', "-:1: needs"), (["no such file"], "", "no such file"), ([], "", "input"),
+    (["-"], "{", "-, line 1: "), (["-"], '{"statement": "x"}\n', "-, entry 1: needs"), (["no such file"], "", "no such file"), ([], "", "input"),
     (["-", "--lean", "no-such-lean"], "", "not found"), (["-", "--lean", "true"], "", "is not Lean"), (["-", "--timeout", "0"], "", "above 0"),
     (["-", "--header_file", "nowhere"], "", "nowhere"), (["-", "--lean_project", "nowhere"], "", "nowhere"),
-    (["-", "--out", "/no/such/dir/o"], "", "/no/such"), (["-", "--out", "/tmp"], "", "'/tmp'"), (["-", "--lean", '"'], "", "not found"), (["-"], "[" * 99999, "-:1: needs JSON"),
-    (["-"], '{"statement": "x", "proof": "y", "header": []}', "-:1: needs JSON")])
+    (["-", "--out", "/no/such/dir/o"], "", "/no/such"), (["-", "--out", "/tmp"], "", "'/tmp'"), (["-", "--lean", '"'], "", "not found"), (["-"], "[" * 99999, "-, line 1: "),
+    (["-"], '{"statement": "x", "proof": "y", "header": []}', "-, entry 1: needs")])
 def test_bad_input_is_one_line_and_status_2(args, stdin, say):
     got = cli(*args, *(() if "--lean" in args else ("--lean", LEAN)), stdin=stdin)
     assert got.returncode == 2 and say in got.stderr.splitlines()[-1] and not got.stdout, got
@@ -827,8 +827,8 @@ TABLE = """\
 | a | 2 | -2.5 ± 1.5, 2 of 2, open | -6.0 ± 2.0, 2 of 2 | -4.0 ± 6.0, 1 of 2, open | -19.0 ± 1.0, 2 of 2 | +0.3 ± 0.0, 2 of 2 | – |
 | b.5 | 1 | +1.0, 1 of 1, open | -1.0, 1 of 1, open | – | -42.0, 1 of 1, open | -0.0, 1 of 1, open | -35.0, 1 of 1, open |""".splitlines()
 BAD_RUNS = {  # what the one line says: the arguments
-    "nowhere/metrics.jsonl: cannot be read": ["table", "nowhere"], "bad: not JSON Lines (Expecting": ["table", "--runs", "bad"],
-    "list: not JSON Lines of objects": ["table", "--runs", "list"], 'without "run" and "metrics"': ["table", "--runs", "a_0/metrics.jsonl"],
+    "nowhere/metrics.jsonl: cannot be read": ["table", "nowhere"], "bad, line 1: Expecting": ["table", "--runs", "bad"],
+    "list, entry 1: not an object": ["table", "--runs", "list"], 'without "run" and "metrics"': ["table", "--runs", "a_0/metrics.jsonl"],
     "two runs have the name a_0": ["table", "a_0", "b/a_0"], "run new_0 has no finished iteration": ["table", "new_0"],
     'run a_0 has an iteration without "given"': ["drift", "b/a_0"], "cannot write": ["progress", "a_0", "--out", "no/where.png"],
     "--out a.xyz: Format": ["progress", "a_0", "--out", "a.xyz"], "--rounds must be above 0": ["lean", "--rounds", "0"]}
@@ -849,7 +849,7 @@ def test_figures(tmp_path, monkeypatch, capsys):
                                ("no_seed/eval/final_02", "test", 0.7)]:
         os.makedirs(tmp_path / f"{model}_{digest}")
         (tmp_path / f"{model}_{digest}/result.json").write_text(json.dumps({split: {"pass@1": [rate, 0.01]}}))
-    for name, text in {"bad": "{", "list": "[]", "b/a_0/metrics.jsonl": '{"iteration": 0}'}.items():
+    for name, text in {"bad": "{", "list": "[1]", "b/a_0/metrics.jsonl": '{"iteration": 0}'}.items():
         (tmp_path / name).write_text(text)
     still = [{"given": 12, "proved": proved, "proofs": proofs} for proofs, proved in [(96, 3), (156, 6), (216, 6)]]
     assert figures.measures([95, 126], still) == pytest.approx([math.nan, 4.5, 6, 0.156, math.nan], nan_ok=True)  # where half is first reached

@@ -49,23 +49,9 @@ def fail(message):
 # ------------------------------------------------------------------------------------------------------- runs
 
 
-def read_jsonl(path):
-    """Objects of a JSON Lines file."""
-    try:
-        with open(path, encoding="utf-8") as lines:
-            rows = [json.loads(line) for line in lines if line.strip()]
-    except OSError as e:
-        fail(f"{path}: cannot be read ({e.strerror}); expected run folders of stp.py, or --runs FILE")
-    except ValueError as e:  # not JSON, or not text
-        fail(f"{path}: not JSON Lines ({e})")
-    if not all(isinstance(row, dict) for row in rows):
-        fail(f"{path}: not JSON Lines of objects")
-    return rows
-
-
 def load_folder(run):
     """Metrics of a run folder; the last row gets "heldout", pass@1 of the last model, if that was scored."""
-    rows = read_jsonl(f"{run}/metrics.jsonl")
+    rows = list(lean_check.read_jsonl(f"{run}/metrics.jsonl"))
     for model in (f"final_{len(rows):02d}", f"iter_{len(rows) - 1:02d}_model", "sft") if rows else ():
         for result in Path(run).glob(f"eval/{model}_{'?' * 16}/result.json"):
             if scores := json.loads(result.read_text()).get("heldout"):
@@ -77,7 +63,7 @@ def load_runs(args):
     """{run: its metrics, one dict an iteration}, of the folders args.run and of the packed file args.runs."""
     runs = [{"run": Path(run).resolve().name, "metrics": load_folder(run)} for run in args.run]
     if args.runs or not args.run:
-        runs += read_jsonl(args.runs or HERE / "runs.jsonl")
+        runs += list(lean_check.read_jsonl(args.runs or HERE / "runs.jsonl"))
     loaded = {}
     for run in runs:
         if not {"run", "metrics"} <= run.keys():
@@ -477,6 +463,8 @@ def main(argv=None):
     args = parser.parse_args(argv)
     try:
         args.function(args)
+    except lean_check.UserError as e:
+        fail(e)
     except OSError as e:
         fail(f"cannot write: {e}")
 
