@@ -234,18 +234,9 @@ def write_jsonl(path, rows):
     os.replace(path + ".tmp", path)
 
 
-def finished(path):
-    """Is this file of a run there, to its last line? One that was cut short is made anew."""
-    if not os.path.exists(path):
-        return False
-    with open(path, "rb") as f:
-        f.seek(-min(1, os.path.getsize(path)), os.SEEK_END)
-        return f.read() in (b"", b"\n")
-
-
 def phase(path, make):
-    """The rows of `path`; if it is not finished, `make()` yields them and they are written first."""
-    if not finished(path):
+    """The rows of `path`; if it is not there, `make()` yields them and they are written first."""
+    if not os.path.exists(path):
         write_jsonl(path, make())
     return list(read_jsonl(path))
 
@@ -295,8 +286,7 @@ def conjecturer_example(seed, conjecture, lemmas, args, weight=1.0):
 def run(data, args):
     """SFT, self-play for --iters iterations, re-training, evaluation; what is finished is read back."""
     policy, history, path = None, History(replay=deque(maxlen=args.replay)), Path(args.out, "metrics.jsonl")
-    lines = path.read_text().split("\n")[:-1] if path.exists() else []  # without one that was cut short
-    rows = [json.loads(line) for line in lines]
+    rows = list(read_jsonl(path)) if path.exists() else []
     if args.iters:
         policy, _ = train(f"{args.out}/sft", None, sft_examples(data, args), args, args.sft_lr)  # stage 1
         print(HEADING, flush=True)
@@ -506,7 +496,7 @@ def prove(folder, jobs, policy, args):
         stats["prove_wait"] = time.time() - start - stats["sample"]
         write_jsonl(f"{folder}/attempts.json", [{k: round(v, 2) for k, v in stats.items()}])
 
-    if not finished(path):
+    if not os.path.exists(path):
         old = []  # what a run that was stopped here had checked, up to a broken line or a crash
         with contextlib.suppress(UserError):
             old += itertools.takewhile(lambda a: a["verdict"] != "crashed", read_jsonl(f"{path}.tmp"))
@@ -782,15 +772,15 @@ def sample(folder, rows, policy, args, stats):
         shards[f"{folder}/{at // size:05d}.jsonl"] = rows[at:at + size]
     os.makedirs(folder, exist_ok=True)
     todo = {name: [(r["prompt"], r["n"]) for r in shard]
-            for name, shard in shards.items() if not finished(name)}
+            for name, shard in shards.items() if not os.path.exists(name)}
     with (processes(sample_worker, min(args.procs, len(todo)), todo, served(policy, args), args) as alive,
           tqdm(total=sum(r["n"] for r in rows), desc=f"  {os.path.basename(folder)}", unit="sample",
                leave=False, disable=None) as bar):
         for name, shard in shards.items():
-            while not finished(name):
+            while not os.path.exists(name):
                 ended = not alive()
                 os.listdir(folder)  # has a network file system look again
-                if ended and not finished(name):
+                if ended and not os.path.exists(name):
                     raise RuntimeError(f"{name}: the samplers ended without writing it")
                 time.sleep(0.02)
             for row, out in zip(shard, read_jsonl(name), strict=True):
@@ -816,7 +806,7 @@ def sample_worker(rank, n, shards, model, args):
     tokenizer = load_tokenizer(model)
     engine = (vllm_engine if args.engine == "vllm" else hf_engine)(model, tokenizer, args)
     for name in list(shards)[rank::n]:
-        if finished(name):  # this task ran before, on a node of the ray cluster that was lost
+        if os.path.exists(name):  # this task ran before, on a node of the ray cluster that was lost
             continue
         rows = [(i, encode_prompt(tokenizer, prompt, args.max_prompt), n)
                 for i, (prompt, n) in enumerate(shards[name])]
@@ -1206,7 +1196,7 @@ def evaluate(policy, data, args):
     flags = pick(vars(args), "samples", "seed", "temperature", "max_prompt", "max_new", "header")
     name = os.path.relpath(policy, args.out).replace("/", "_") if policy else os.path.basename(args.model)
     folder = f"{args.out}/eval/{name}_{digest([data.scored, flags, file_digests(args.model)])}"
-    if not (finished(f"{folder}/attempts.jsonl") or os.path.exists(merged(policy, args))):
+    if not (os.path.exists(f"{folder}/attempts.jsonl") or os.path.exists(merged(policy, args))):
         raise UserError(f"{merged(policy, args)} is gone: a run keeps its newest model; name a later --iters")
     jobs = [{**s, "role": "given", "n": args.samples} for s in data.scored]
     prove(folder, jobs, policy, args)
