@@ -549,9 +549,6 @@ def stage_3(folder, data, args, upto, given_only=False):
 # ---------------------------------------------------------------------------------------- phases as processes
 # Sampling, embedding and training run in child processes: only a process's end surely frees GPU memory.
 
-PRELOAD = ["torch", "transformers.models.llama.modeling_llama", "peft", "stp"]
-
-
 @contextlib.contextmanager
 def processes(function, n, *job):
     """Runs function(rank, n, *job) in n processes, with --ray in n tasks; the last of job is always args.
@@ -563,7 +560,7 @@ def processes(function, n, *job):
             yield alive
         return
     if not job[-1].gpus:  # beside GPUs a package that is imported here might look for them too early
-        forkserver.set_forkserver_preload(PRELOAD)
+        forkserver.set_forkserver_preload(["transformers.models.llama.modeling_llama", "peft", "stp"])
     interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for this process: it ends the others
     forkserver.ensure_running()
     signal.signal(signal.SIGINT, interrupt)
@@ -765,11 +762,9 @@ def sample(folder, rows, policy, args, stats):
     so the result does not depend on the number of processes (with vLLM on a GPU: but for rounding, by what
     its prefix cache holds). Adds to stats: tokens, of them the new ones, and their seconds as "sample".
     """
-    start, shards = time.time(), {}
-    rows = sorted(rows, key=lambda r: (-len(r["prompt"]), r["prompt"]))
+    start, rows = time.time(), sorted(rows, key=lambda r: (-len(r["prompt"]), r["prompt"]))
     size = max(1, args.shard // max((r["n"] for r in rows), default=1))
-    for at in range(0, len(rows), size):
-        shards[f"{folder}/{at // size:05d}.jsonl"] = rows[at:at + size]
+    shards = {f"{folder}/{at // size:05d}.jsonl": rows[at:at + size] for at in range(0, len(rows), size)}
     os.makedirs(folder, exist_ok=True)
     todo = {name: [(r["prompt"], r["n"]) for r in shard]
             for name, shard in shards.items() if not os.path.exists(name)}
@@ -1304,7 +1299,6 @@ def label(value, default):
     return " ".join(text.encode(errors="replace").decode().split()) or default
 
 
-@functools.cache
 def load_statements(path, header="", skip_bad=False):
     """Rows {"name", "statement" ending in ":= by", "split", maybe "header", "proof", "file"} of a file.
 

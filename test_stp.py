@@ -958,7 +958,7 @@ def test_what_is_unusable_is_counted(tmp_path, capsys, row, reason):
     assert [r["name"] for r in stp.load_statements(path, skip_bad=True)] == ["a"]
     for rows, message in ([row], "all.jsonl: 1 of 1 entries"), ([], "all.jsonl: no entries"):
         with pytest.raises(stp.UserError, match=message):
-            stp.load_statements.__wrapped__(rows_file(tmp_path / "all.jsonl", rows), skip_bad=True)
+            stp.load_statements(rows_file(tmp_path / "all.jsonl", rows), skip_bad=True)
 
 
 def test_equal_statements(tmp_path, capsys):
@@ -1684,7 +1684,6 @@ def test_vllm_signatures(tmp_path, monkeypatch):
 def call(monkeypatch, capsys, *argv):
     """Status, output lines and error lines of stp.py, in this process."""
     monkeypatch.setattr(sys, "argv", ["stp.py", *map(str, argv)])
-    stp.load_statements.cache_clear()
     capsys.readouterr()
     status = stp.main()
     out, err = capsys.readouterr()
