@@ -129,6 +129,7 @@ PROOF_CHEATS = {
     "extern": ("\n  @[extern \"x\"] exact h", PROOF), "implemented_by": ("\nattribute [implemented_by x] And", PROOF),
     "unsafe": ("\n  exact unsafe h", PROOF), "exact?": ("\n  exact?", PROOF), "apply?": ("\n  apply?", PROOF),
     "forged report": ("\n  exact h\n#print \"'f' does not depend on any axioms\"", PROOF),
+    "forged report behind a bracket": ("\n  exact h\n) #print \"'f' does not depend on any axioms\" --", "\n  exact (⟨h, g⟩\n  ) --"),
     "forged JSON": ("\n  trace \"{\\\"severity\\\": \\\"information\\\"}\"\n  exact h", PROOF),
     "Cyrillic": ("\n  ехасt h", "\n  have α := h\n  exact ⟨α, g⟩"), "mathematical letters": ("\n  𝐬𝐨𝐫𝐫𝐲", "\n  have hℕ₁ := h\n  exact ⟨hℕ₁, g⟩"),
     "zero-width": ("\n  s\u200borry", "\n  exact ⟨h, g⟩ -- ✓"), "NUL": ("\n  exact h\0", PROOF + "\n"),
@@ -225,12 +226,6 @@ def test_a_misspelt_name_is_no_variable_of_a_conjecture():
     assert verdicts([{"statement": statement.format("qh"), "proof": "\n  exact fun _ => h"}], workers=1) == ["proved"]
 
 
-def test_copies_are_duplicates():
-    rows = [{"statement": s} for s in (SAME[0][1], T, T.replace("theorem t", "theorem other"), T.replace("p ∧ q", "q ∧ p"))]
-    got = lean_check.check_statements(rows, known=[SAME[0][0]], lean=LEAN, workers=1)
-    assert [g["verdict"] for g in got] == ["duplicate", "ok", "duplicate", "ok"]
-
-
 @pytest.mark.parametrize("first,then,want", [
     (("theorem t : True", "exact (with_decl_name% A (let rec False : Prop := True; trivial))"), ("theorem A.t : False", "exact True.intro"), ["rejected", "failed"]),
     (("theorem A.t : True", "trivial"), ("theorem t : True", "open A in\n  trivial"), ["proved", "failed"]),
@@ -301,6 +296,9 @@ def test_answers_of_lean_4_9(tmp_path):
               ("gap", "have error := ‹maximum_recursion_depth_has_been_reached›", "failed"), ("no", "exact h", "proved"), ("gap", "skip", "rejected")]
     rows = [{"statement": T.replace("theorem t", f"theorem {name}"), "proof": f"\n  {proof}"} for name, proof, _ in proofs]
     assert verdicts(rows, lean=str(tmp_path / "lean"), workers=1) == [want for *_, want in proofs]
+    (tmp_path / "lean").write_text(LEAN_4_9.replace("4.9", "4.8"))
+    with pytest.raises(lean_check.LeanError, match="4.9 or newer"):
+        verdicts(rows, lean=str(tmp_path / "lean"))
 
 
 # ---- limits: the real Lean behind a wrapper that misbehaves when a theorem's name says so
@@ -354,24 +352,22 @@ def test_one_bad_theorem_costs_only_itself(fake, what, want, starts):
     assert len(log.read_text().split()) <= starts and no_lean_left()
 
 
+def lean_children():
+    """Ids of this process's children that work for the checker."""
+    found = []
+    for folder in glob.glob("/proc/[0-9]*"):
+        with contextlib.suppress(OSError):
+            parent = int(Path(folder, "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == os.getpid() and b"lean_check_" in Path(folder, "cmdline").read_bytes():
+                found.append(int(os.path.basename(folder)))
+    return found
+
+
 def no_lean_left():
     deadline = time.time() + 5
-    while time.time() < deadline:
-        mine = [p for p in os.listdir("/proc") if p.isdigit() and _is_ours(p)]
-        if not mine:
-            return True
+    while lean_children() and time.time() < deadline:
         time.sleep(0.1)
-    return False
-
-
-def _is_ours(pid):
-    with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as f, open(f"/proc/{pid}/stat", "rb") as g:
-        return b"lean_check_" in f.read() and int(g.read().rpartition(b")")[2].split()[1]) == os.getpid()
-    return False
-
-
-def lean_children():
-    return [int(p) for p in os.listdir("/proc") if p.isdigit() and _is_ours(p)]
+    return not lean_children()
 
 
 def test_kill_9_in_the_middle_of_1000_attempts():
@@ -438,11 +434,6 @@ def test_results_come_while_the_input_is_still_being_made():
     assert set(seen) == {"proved"}
 
 
-def test_duplicates_are_checked_once(fake):
-    assert verdicts([{"statement": T, "proof": PROOF}] * 3000, lean=fake[0], workers=1) == ["proved"] * 3000
-    assert len(fake[1].read_text().split()) == 1
-
-
 def test_bad_header_is_no_verdict_on_the_proof(capfd):
     headers = ["import Nonsense", "open Nonsense", "openn And", "", None, "set_option maxHeartbeats 0\r\nopen And", "-- the end"]
     rows = [{"statement": T, "proof": f"\n  have k{i} := h\n  exact ⟨h, g⟩", "header": h} for h in headers for i in range(3)]
@@ -458,13 +449,6 @@ def test_bad_header_is_no_verdict_on_the_proof(capfd):
 def test_axioms_by_their_full_names(header):
     got, = lean_check.check([{"statement": "theorem t (p : Prop) : p ∨ ¬p := by", "proof": "\n  exact Classical.em p"}], lean=LEAN, workers=1, header=header)
     assert got["verdict"] == "proved" and set(got["axioms"]) == lean_check.AXIOMS, got
-
-
-@pytest.mark.parametrize("header", ["", "set_option maxHeartbeats 0", "open And\r\nset_option maxHeartbeats 0\r\n", None])
-def test_heartbeats_are_set_behind_the_header(header):
-    row = {"statement": "theorem t (p q : Prop) (h : p ∧ q) (k : q → p → q) : q ∧ p ∧ q := by", "proof": "\n  simp [h]", "header": header}
-    one, none = ([a["verdict"] for a in lean_check.check([row], lean=LEAN, workers=1, heartbeats=n)] for n in (5, 0))
-    assert (one, none) == (["timeout"], ["proved"])
 
 
 # ---- commands that Lean runs after a parse error, and what they do to the theorems behind them
@@ -491,21 +475,14 @@ def test_what_commands_behind_a_parse_error_do_to_neighbours(seed):
     assert [a for a, verdict in got if a["verdict"].replace("rejected", "failed") != verdict] == []
 
 
-def test_the_report_names_the_theorem():
-    forged = "\n  exact h\n) #print \"'f' does not depend on any axioms\" --"
-    assert verdicts([{"statement": F, "proof": p} for p in (forged, forged.replace(")", ""))], workers=1) == ["failed"] * 2
-
-
 def test_a_sorry_is_blamed_on_its_own_theorem(fake):
-    rows = [{"statement": T, "proof": f"\n  have k{i} : p := by {'sorry' if i % 2 else 'exact h'}\n  exact ⟨k{i}, g⟩"} for i in range(40)]
-    got = list(lean_check.check(rows, lean=fake[0], workers=1))
-    assert [g["verdict"] for g in got] == ["proved", "rejected"] * 20 and got[1]["axioms"] == ["sorryAx"]
-    assert len(fake[1].read_text().split()) == 2  # all together, then once more what was proved
-
-
-def test_honest_attempts_cost_one_process(fake):
-    rows = [{"statement": T, "proof": f"\n  have k{i} := h\n  exact ⟨k{i}, g⟩"} for i in range(200)]
-    assert verdicts(rows, lean=fake[0], workers=1) == ["proved"] * 200 and len(fake[1].read_text().split()) == 1
+    """Honest attempts cost one process, copies nothing, failures one process more for what was proved behind them."""
+    for sorry, verdict, starts in ("exact h", "proved", 1), ("sorry", "rejected", 2):
+        rows = [{"statement": T, "proof": f"\n  have k{i} : p := by {sorry if i % 2 else 'exact h'}\n  exact ⟨h, g⟩"} for i in range(200)]
+        got = list(lean_check.check(rows * 15, lean=fake[0], workers=1))
+        assert [g["verdict"] for g in got] == ["proved", verdict] * 1500 and got[1]["axioms"] == ["sorryAx"] * (verdict == "rejected")
+        assert len(fake[1].read_text().split()) == starts
+        fake[1].unlink()
 
 
 def mixed(n):
@@ -588,11 +565,6 @@ def test_reading_takes_linear_time(piece):
     assert seconds(64_000) < 24 * seconds(8_000) + 0.5  # 8 times the text
 
 
-def test_keys_of_what_has_no_encoding():
-    texts = ["\ud800", "\ud801", "?", "\0", ""]
-    assert len({lean_check.digest(a, b) for a in texts for b in texts}) == len(texts) ** 2
-
-
 # ---- the command line
 
 def cli(*args, stdin=None):
@@ -636,14 +608,6 @@ def test_command_line(tmp_path):
 def test_bad_input_is_one_line_and_status_2(args, stdin, say):
     got = cli(*args, *(() if "--lean" in args else ("--lean", LEAN)), stdin=stdin)
     assert got.returncode == 2 and say in got.stderr.splitlines()[-1] and not got.stdout, got
-
-
-def test_lean_that_does_not_fit(tmp_path):
-    (tmp_path / "lean").write_text("#!/bin/sh\necho 'Lean (version 4.8.0, x86_64-unknown-linux-gnu, commit 0, Release)'\n")
-    (tmp_path / "lean").chmod(0o755)
-    with pytest.raises(lean_check.LeanError, match="4.9 or newer"):
-        lean_check.find_lean(str(tmp_path / "lean"))
-    assert lean_check.find_lean(LEAN)[1].startswith("4.")
 
 
 def test_random_text_that_makes_lean_run_a_command_is_noticed(tmp_path):
@@ -722,14 +686,6 @@ def test_worked_examples():
 
 def an_attempt(statement, proof, verdict="proved", count=1):
     return {"statement": statement, "proof": proof, "verdict": verdict, "count": count}
-
-
-def test_pass_rates_and_proof_weights():
-    rows = [an_attempt("a", "p", count=2), an_attempt("a", "q", "failed", 5), an_attempt("a", "r", "timeout"),
-            an_attempt("a", "s", "crashed", 99), an_attempt("b", "p", "crashed"), an_attempt("c", "p", "failed")]
-    assert reward.pass_rates(rows) == {"a": 0.25, "c": 0.0}
-    proofs = [{"statement": s, "proof": "x" * n} for s, n in (("a", 0), ("b", 1000), ("a", 1000))]
-    assert reward.proof_weights(proofs) == pytest.approx([1 / 2, 0.36787944, 0.36787944 / 2])
 
 
 @pytest.mark.parametrize("proof, names", [
@@ -1035,12 +991,6 @@ def test_sft_rows(tmp_path, key, value, want):
 
 
 # ------------------------------------------------------------------------------------------------------- the tiny data
-
-def test_tiny_library_is_proved_by_lean():
-    library = list(stp.read_jsonl(f"{HERE}/tiny/library.jsonl"))
-    checked = lean_check.check(random.Random(0).sample(library, 300), lean=LEAN)
-    assert [r["message"] for r in checked if r["verdict"] != "proved"] == []
-
 
 def test_the_committed_data_is_what_make_data_makes(tmp_path):
     """All proofs pass Lean on the way, those of the given statements too, which are not committed."""
@@ -1368,13 +1318,10 @@ def test_tokenizers(tmp_path, name):
 
 
 def test_what_is_no_model(tmp_path, monkeypatch):
-    """A plain folder name, a path, a hub name; an adapter; broken files."""
+    """A plain folder name, a path, a hub name; broken files."""
     monkeypatch.chdir(tmp_path)
     folder = model_and_tokenizer(tmp_path / "plain")
     assert [stp.model_folder(n) for n in ("plain", "./plain", folder, "no/such", "a/b/c", "")] == [folder] * 3 + [None] * 3
-    shutil.copytree(folder, "adapter")
-    os.rename("adapter/config.json", "adapter/adapter_config.json")
-    assert any("is a LoRA adapter" in lack for lack in stp.missing(flags(tmp_path, "--model", "adapter")))
     for file, text in {"config.json": "{", "tokenizer.json": "{}", "tokenizer_config.json": "["}.items():
         broken = shutil.copytree(folder, f"broken_{file}")
         Path(broken, file).write_text(text)
@@ -1916,14 +1863,6 @@ def test_drift():
     assert stp.drift([], attempts) == {"distinct_kept": 0, "unused_hypothesis": 0}
 
 
-def test_pass_at_k_against_enumeration():
-    n, counts = 6, [2, 0, 6]
-    for k in (1, 2, 4, 6):
-        exact = [sum(any(s) for s in itertools.combinations([1] * c + [0] * (n - c), k)) / math.comb(n, k) for c in counts]
-        m, error = stp.pass_at_k(n, counts, k)
-        assert m == pytest.approx(sum(exact) / 3) and error == pytest.approx(math.sqrt(sum((v - m) ** 2 for v in exact)) / 3)
-
-
 def test_evaluation_by_hand(tmp_path, monkeypatch, capsys):
     """pass@k of 6 samples, a crash among them; proofs under two headers; the folder belongs to the content."""
     good = {"a": 6, "b": 1, "c": 3}
@@ -1937,7 +1876,11 @@ def test_evaluation_by_hand(tmp_path, monkeypatch, capsys):
     folder, = glob.glob(f"{args.out}/eval/base_*")
     result = json.loads(Path(folder, "result.json").read_text())
     assert result.keys() == {"u", "v"} and list(result["v"]) == ["pass@1", "pass@2", "pass@4", "pass@6"]
-    assert [result["v"][f"pass@{k}"][0] for k in (1, 2, 6)] == pytest.approx([7 / 18, 4 / 9, 2 / 3]) and result["u"]["pass@1"][0] == 0.5
+    for k, a, b in (1, 1, 1 / 6), (2, 1, 5 / 15), (6, 1, 1):  # of the 15 pairs 5 have the one proof of b; x has none
+        mean = (a + b) / 3
+        error = math.sqrt((a - mean)**2 + (b - mean)**2 + mean**2) / 3
+        assert result["v"][f"pass@{k}"] == pytest.approx([mean, error])
+    assert result["u"]["pass@1"] == [0.5, 0]
     assert "Lean crashed on 6 samples, which count as failed" in err and "v: 2 of 3 statements proved, 6 samples of each" in out
     assert re.search(r"pass@6 +66\.67% ± [\d.]+ of 3", out)
     for proofs, names in ("proofs", ["n1.a", "And.n2.left"]), ("proofs1", ["n1.b"]):
@@ -2024,6 +1967,12 @@ def run_stp(*argv, mark):
     return out
 
 
+def wait_for(condition, process=None):
+    while not condition():
+        assert process is None or process.poll() is None, process.communicate()
+        time.sleep(0.05)
+
+
 def all_ended(mark):
     """Are all processes with this mark gone within seconds?"""
     def marked(p):
@@ -2090,9 +2039,7 @@ def test_kill_9_in_every_phase_gives_the_same(finished, cut_down, tmp_path):
     for moment in (["sft.tmp/data.pt"], ["iter_00/attempts/*.jsonl"], ["iter_01/conjecture/*.jsonl", "../out.tmp/lean_check_*/*"],
                    ["iter_01/model.tmp/data.pt"], ["eval/*/attempts/*.jsonl"]):
         process = start_stp(*cut_down, "--out", out, mark=out)
-        while not all(glob.glob(f"{out}/{pattern}") for pattern in moment):
-            assert process.poll() is None, process.communicate()[1]
-            time.sleep(0.01)
+        wait_for(lambda moment=moment: all(glob.glob(f"{out}/{pattern}") for pattern in moment), process)
         process.kill()
         process.communicate()
         assert all_ended(out), moment
@@ -2106,9 +2053,7 @@ def test_interrupt_and_a_second_start(cut_down, tmp_path):
     """Ctrl-C says that the same command goes on and leaves no process; meanwhile the folder is locked."""
     out = tmp_path / "out"
     process = start_stp(*cut_down, "--out", out, mark=out, start_new_session=True)
-    while not glob.glob(f"{out}/sft.tmp/data.pt"):
-        assert process.poll() is None
-        time.sleep(0.05)
+    wait_for(lambda: glob.glob(f"{out}/sft.tmp/data.pt"), process)
     second = start_stp(*cut_down, "--out", out, mark=f"{out}2")
     assert f"is in use by process {process.pid}" in second.communicate(timeout=100)[1] and second.returncode == 2
     os.killpg(process.pid, signal.SIGINT)
@@ -2607,12 +2552,6 @@ def at_work(name):
     """Ids of the processes of a task function, or of Lean, on the nodes."""
     lines = subprocess.run(["ps", "axeww", "-o", "pid,args"], capture_output=True, text=True).stdout.splitlines()
     return [int(line.split()[0]) for line in lines if name in line and "STP_TEST=ray" in line.split()]
-
-
-def wait_for(condition, process=None):
-    while not condition():
-        assert process is None or process.poll() is None, process.communicate()
-        time.sleep(0.2)
 
 
 def test_two_nodes_give_what_one_machine_gives(cluster, finished, cut_down, tmp_path):
