@@ -236,34 +236,6 @@ def test_names_of_a_neighbour(first, then, want):
     assert verdicts(rows, workers=1) == want and verdicts(rows[1:], workers=1) == want[1:]
 
 
-# ---- messages of several versions, as text
-
-@pytest.mark.parametrize("messages,report,want", [
-    ([], "'X.t' does not depend on any axioms", "proved"),
-    ([], "'X.t' depends on axioms: [propext, Classical.choice, Quot.sound]", "proved"),
-    ([], "'X.t' depends on axioms: [propext,\n Classical.choice,\n Quot.sound]", "proved"),
-    ([], "'X.t' depends on axioms: [propext, sorryAx]", "rejected"),
-    ([], "'X.t' depends on axioms: [propext, Lean.ofReduceBool]", "rejected"),
-    ([], "'X.t' depends on axioms: [«propext, Quot.sound»]", "rejected"),
-    ([("warning", "declaration uses 'sorry'")], "'X.t' does not depend on any axioms", "rejected"),
-    ([("warning", "declaration uses `sorry`")], "'X.t' does not depend on any axioms", "rejected"),
-    ([("warning", "unused variable `h`")], "'X.t' does not depend on any axioms", "proved"),
-    ([("error", "unsolved goals")], "'X.t' does not depend on any axioms", "failed"),
-    ([("error", "(deterministic) timeout at `whnf`, maximum number of heartbeats (200000) has been reached")], "'X.t' depends on axioms: [sorryAx]", "timeout"),
-    ([("error", "maximum recursion depth has been reached\nuse `set_option maxRecDepth <num>` to increase limit")],
-     "'X.t' depends on axioms: [sorryAx]", "failed"),
-    ([("warning", "declaration uses 'sorry'"), ("error", "unknown identifier 'x'")], "unknown constant 'X.t'", "failed"),
-    ([], "'X.t' depends on axioms: [Classical.choice,\n  «my axiom»,\n  propext]", "rejected"),
-    ([], "unknown constant 'X.t'", "failed"), ([], "", "failed")])
-def test_messages(messages, report, want):
-    messages = [{"severity": s, "data": d} for s, d in messages]
-    severity = "error" if report.startswith("unknown") else "information"
-    assert lean_check.judge(messages, {"severity": severity, "data": report}, False)[0] == want
-    if want == "timeout":  # newer Leans say so by the kind of the message
-        for kind, verdict in (("runtime.maxHeartbeats", "timeout"), ("[anonymous]", "failed")):
-            assert lean_check.judge([{**messages[0], "kind": kind}], {"severity": severity, "data": report}, False)[0] == verdict
-
-
 # How Lean 4.9 answers: no kinds of errors, one list of options, all messages of a theorem before its report.
 LEAN_4_9 = """#!PYTHON
 import json, re, sys
@@ -282,8 +254,12 @@ for n, line in enumerate(open(sys.argv[-1]), 1):
         say(n, m[1], m[2].replace("_", " "))
     elif m := re.match("#print axioms (X\\\\w+[.](.*))", line):
         say(n, "information", f"'{m[1]}' does not depend on any axioms", sys.stderr)  # as code in a theorem might
-        say(n, "information", f"'{m[1]}' " + {"no": "does not depend on any axioms", "good": "depends on axioms: [propext,\\n Quot.sound]",
-                                           "gap": "depends on axioms: [sorryAx]"}[m[2]])
+        axioms = {"good": "propext,\\n Classical.choice,\\n Quot.sound", "gap": "propext, sorryAx", "native": "propext, Lean.ofReduceBool",
+                  "quoted": "«propext, Quot.sound»", "own": "Classical.choice,\\n  «my axiom»,\\n  propext"}
+        if m[2] == "none":
+            say(n, "error", f"unknown constant '{m[1]}'")
+        else:
+            say(n, "information", f"'{m[1]}' " + (f"depends on axioms: [{axioms[m[2]]}]" if m[2] in axioms else "does not depend on any axioms"))
 """.replace("PYTHON", sys.executable)
 
 
@@ -293,7 +269,9 @@ def test_answers_of_lean_4_9(tmp_path):
     proofs = [("no", "skip", "proved"), ("good", "skip", "proved"), ("gap", "have error := ‹unsolved_goals›", "failed"),
               ("gap", "have error := ‹_(deterministic)_timeout_at_'whnf',_maximum_number_of_heartbeats›", "timeout"),
               ("no", "have warning := ‹unused_variable_`h`›", "proved"), ("good", "have warning := ‹declaration_uses_'sorry'›", "rejected"),
-              ("gap", "have error := ‹maximum_recursion_depth_has_been_reached›", "failed"), ("no", "exact h", "proved"), ("gap", "skip", "rejected")]
+              ("gap", "have error := ‹maximum_recursion_depth_has_been_reached›", "failed"), ("no", "exact h", "proved"), ("gap", "skip", "rejected"),
+              ("no", "have warning := ‹declaration_uses_`sorry`›", "rejected"), ("no", "have error := ‹unsolved_goals›", "failed"),
+              ("native", "skip", "rejected"), ("quoted", "skip", "rejected"), ("own", "skip", "rejected"), ("none", "skip", "failed")]
     rows = [{"statement": T.replace("theorem t", f"theorem {name}"), "proof": f"\n  {proof}"} for name, proof, _ in proofs]
     assert verdicts(rows, lean=str(tmp_path / "lean"), workers=1) == [want for *_, want in proofs]
     (tmp_path / "lean").write_text(LEAN_4_9.replace("4.9", "4.8"))
@@ -2266,34 +2244,20 @@ def test_domain():
         assert not axioms[1] or set(axioms[1].split(", ")) <= {"propext", "Classical.choice", "Quot.sound"} and CLASSICAL.search(proof), proof
 
 
-# what a checker has to refuse: source (theorem c) → its axioms line, or None where Lean reports an error
+# what a checker has to refuse: source (theorem c) → its axioms line
 CHEATS = {
-    "theorem c : 2 + 2 = 4 := by native_decide": "[c._native.native_decide.ax_1_1]", "theorem c : 2 + 2 = 5 := by native_decide": None,
-    "theorem c (p : Prop) : p := sorry": "[sorryAx]", "theorem c (p : Prop) : p := by sorry": "[sorryAx]",
-    "theorem c (p : Prop) : p := by admit": "[sorryAx]", "theorem c (p : Prop) : p := sorryAx p true": "[sorryAx]",
-    "theorem c (p : Prop) : p := by apply?": "[sorryAx]", "axiom bad : False\ntheorem c : False := bad": "[bad]",
-    "instance (priority := high) : Add Nat := ⟨fun _ _ => 5⟩\ntheorem c : 2 + 2 = 5 := rfl": "none", "theorem c : False := by run_tac pure ()": None,
-    "theorem c : False := by_elab pure ()": None, "theorem c : False := lcProof": None, "theorem c : True = False := of_eq_true": None,
-    "theorem c (p : Prop) : ∀ x : p, p := nofun": None, "theorem c : False := c": None,
-    "def f : Nat → False := fun n => f n\ntheorem c : False := f 0": None, "unsafe def f : False := f\ntheorem c : False := f": None,
-    "partial def f (n : Nat) : False := f n\ntheorem c : False := f 0": None,
-    "inductive T where | mk (f : T → False)\ntheorem c : False := sorry": None, "notation \"⊤⊤\" => True\ntheorem c : ⊤⊤ := trivial": None,
-    "macro \"done!\" : tactic => `(tactic| sorry)\ntheorem c : False := by done!": None, "opaque f : False\ntheorem c : False := f": None,
-    "#eval 1": None, "run_cmd pure ()": None, "@[simp] theorem Nat.add_zero : False := sorry": None,
+    "theorem c : 2 + 2 = 4 := by native_decide": "[c._native.native_decide.ax_1_1]", "theorem c (p : Prop) : p := sorry": "[sorryAx]",
+    "theorem c (p : Prop) : p := by sorry": "[sorryAx]", "theorem c (p : Prop) : p := by admit": "[sorryAx]",
+    "theorem c (p : Prop) : p := sorryAx p true": "[sorryAx]", "theorem c (p : Prop) : p := by apply?": "[sorryAx]",
+    "axiom bad : False\ntheorem c : False := bad": "[bad]",
 }
 
 
 @pytest.mark.parametrize("source", CHEATS)
 def test_cheats_are_parsed_and_seen(source):
     found = messages(source + "\n#print axioms c\n")
-    wanted = CHEATS[source]
-    assert any(s == "error" for s, _, _ in found) == (wanted is None), found
-    if wanted:
-        line = [data for _, _, data in found if data.startswith("'c'")][0]
-        assert line == "'c' " + ("does not depend on any axioms" if wanted == "none" else
-                                 f"depends on axioms: {wanted}")
-    if wanted == "[sorryAx]":
-        assert ("warning", "declaration uses `sorry`") in [(s, data) for s, _, data in found]
+    assert found[-1][2] == f"'c' depends on axioms: {CHEATS[source]}" and not [m for m in found if m[0] == "error"], found
+    assert (CHEATS[source] == "[sorryAx]") == (("warning", "declaration uses `sorry`") in [(severity, data) for severity, _, data in found])
 
 
 # --------------------------------------- on a GPU of 80 GB: python -m pytest -q -s -m gpu test_stp.py; -s shows the figures
@@ -2462,17 +2426,11 @@ def gpu_loop(out, *flags):
     return rows
 
 
-@pytest.fixture(scope="module")
-def gpu_run(tmp_path_factory):
-    out = tmp_path_factory.mktemp("gpu")
-    return out / "run", gpu_loop(out, "--engine", "hf", "--iters", "2")
-
-
 @gpu
-def test_gpu_loop(gpu_run):
-    folder, (a, b) = gpu_run
+def test_gpu_loop(tmp_path):
+    a, b = gpu_loop(tmp_path, "--engine", "hf", "--iters", "2")
     assert a.keys() == b.keys() and b["proved"] > 0 and a["loss"] and a["proofs"] == 2 * 4 * a["given"]
-    assert (folder / "iter_01/model/merged/model.safetensors").exists()
+    assert (tmp_path / "run/iter_01/model/merged/model.safetensors").exists()
 
 
 def sampled(engine, model, out, n, *flags):
