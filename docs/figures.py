@@ -13,7 +13,6 @@ arm; the number is the seed. Runs of one seed start from the same SFT model and 
 progress, drift and reward need matplotlib; reward needs scipy too.
 """
 import argparse
-import contextlib
 import itertools
 import json
 import math
@@ -63,7 +62,7 @@ def load_runs(args):
     """{run: its metrics, one dict an iteration}, of the folders args.run and of the packed file args.runs."""
     runs = [{"run": Path(run).resolve().name, "metrics": load_folder(run)} for run in args.run]
     if args.runs or not args.run:
-        runs += list(lean_check.read_jsonl(args.runs or HERE / "runs.jsonl"))
+        runs += lean_check.read_jsonl(args.runs or HERE / "runs.jsonl")
     loaded = {}
     for run in runs:
         if not {"run", "metrics"} <= run.keys():
@@ -391,8 +390,7 @@ def utilisation(workers=16, n=36_000, seconds=0.01, timeout=4.0, share=0.003):
     step = round(1 / share)
     rows = [HANG | {"proof": f"\n  hang{i}"} if i % step == 7 else a for i, a in enumerate(attempts(n))]
     hanging = sum("hang" in a["proof"] for a in rows)
-    with contextlib.ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory())
+    with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "lean")
         with open(path, "w") as f:
             f.write(FAKE.replace("PYTHON", sys.executable).replace("SECONDS", str(seconds)))
