@@ -352,10 +352,11 @@ def test_kill_9_in_the_middle_of_1000_attempts():
     got, killed = [], 0
     for a in lean_check.check(attempts, lean=LEAN, workers=2):
         got.append(a["verdict"])
-        if len(got) in (100, 500):
+        if killed < 2 and len(got) >= (100, 500)[killed]:
             for pid in lean_children()[:1]:
-                os.kill(pid, signal.SIGKILL)
-                killed += 1
+                with contextlib.suppress(ProcessLookupError):  # it has just ended: the next one
+                    os.kill(pid, signal.SIGKILL)
+                    killed += 1
     assert got == ["failed", "proved"] * 500 and killed and no_lean_left()
 
 
