@@ -1556,7 +1556,8 @@ def main():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends its processes and Lean's files, too
     try:
         args = parse_args()
-        why = "no CUDA device" if not torch.cuda.device_count() else f"{args.gpus} GPUs used"
+        seen = args.gpus or torch.cuda.device_count()
+        why = f"{args.gpus} GPUs used" if seen else "no CUDA device"
         hint = "; 7B run: see README" if args.preset == "tiny" else ""
         print(f"{why}: {args.preset} preset, {args.procs} processes{hint}", flush=True)
         start(args)

@@ -1232,6 +1232,24 @@ def test_heartbeats_limit_a_proof_and_not_its_prompt(tmp_path, monkeypatch):
     assert [r["prompt"] for r in asked[:4:3]] == [f"{BEGIN}{header}{rows[0]['statement']}", f"{BEGIN}{rows[3]['statement']}"]
 
 
+def test_verdicts_of_a_stopped_run_are_kept(tmp_path, monkeypatch):
+    """Up to a line that was cut short, or a crash, Lean is not asked again."""
+    rows = [{"name": str(i), "statement": f"theorem t{i} : True := by", "role": "given", "n": 1} for i in range(6)]
+    pretend(monkeypatch, lambda row: ["\n  exact True.intro\n```"])
+    args, asked, check = flags(tmp_path), [], lean_check.check
+    monkeypatch.setattr(lean_check, "check", lambda items, **how: check((asked.append(a["name"]) or a for a in items), **how))
+    stp.prove(f"{tmp_path}/whole", rows, "model", args)
+    whole = Path(tmp_path, "whole/attempts.jsonl").read_text().splitlines(keepends=True)
+    for left, kept in (whole[:3] + [whole[3][:-9]], 3), (whole[:2] + [whole[2].replace("proved", "crashed"), whole[3]], 2), ([], 0):
+        asked.clear()
+        (folder := tmp_path / str(kept)).mkdir()
+        (folder / "attempts.jsonl.tmp").write_text("".join(left))
+        stp.prove(str(folder), rows, "model", args)
+        assert (folder / "attempts.jsonl").read_text().splitlines(keepends=True)[:kept] == whole[:kept]
+        assert [(a["name"], a["verdict"]) for a in stp.read_jsonl(folder / "attempts.jsonl")] == [(row["name"], "proved") for row in rows]
+        assert asked == [row["name"] for row in rows[kept:]]
+
+
 # ------------------------------------------------------------------------------------- stp.py: models and tokenizers
 
 LINE = "theorem t (h₀ : ∀ x ∈ ℕ, x ≠ 0) : ⟨a, b⟩ = c := by\n    norm_num  [h₀]\n\n  linarith"
