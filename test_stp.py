@@ -463,20 +463,6 @@ def test_a_sorry_is_blamed_on_its_own_theorem(fake):
         fake[1].unlink()
 
 
-def mixed(n):
-    proofs = ["exact ⟨k, g⟩", "exact ⟨g, k⟩", "exact := axiom bad : False", "exact k", "constructor\n  exact k\n  exact g", "sorry", "exact ⟨k, ", "exact bad.elim", "simp [h, g]",
-              "exact := variable (h : False) include h", "first | exact k | exact ⟨k, g⟩"]
-    return [{"statement": F if i % 7 == 3 else T, "proof": f"\n  have k := h\n  have k{i} := k\n  " + proofs[i % len(proofs)]} for i in range(n)]
-
-
-def test_2000_mixed_attempts_get_the_same_verdicts_in_any_order():
-    rows, orders = mixed(2000), []
-    for seed in range(2):
-        random.Random(seed).shuffle(rows)
-        orders.append({a["proof"]: (a["verdict"], a["message"]) for a in lean_check.check(rows, lean=LEAN, workers=2)})
-    assert orders[0] == orders[1] and len(orders[0]) == 2000 and {v for v, _ in orders[0].values()} == {"proved", "failed", "rejected"}
-
-
 # ---- the reader alone
 
 def refused(proof, statement=T):
