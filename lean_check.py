@@ -109,11 +109,12 @@ TOKEN = re.compile(rf"""[ \t\r\n]*(?:(?P<comment>--[^\n]*|/-)
  )""", re.X | re.S)
 
 
-def lex(text):
-    """Lean text -> [(kind, word, start, bracket depth)], read by Lean's rules and not judged.
+# kind: comment, string, char, name, number, symbol; start: its place; depth: brackets open around it
+Token = collections.namedtuple("Token", "kind word start depth")
 
-    kind: comment, string, char, name, number, symbol. A bracket has the depth outside it. Refused: unclosed.
-    """
+
+def lex(text):
+    """Lean text -> list of Token, read by Lean's rules and not judged; Refused: unclosed."""
     tokens, depth, i = [], 0, 0
     while m := TOKEN.match(text, i):
         kind, word, start, i = m.lastgroup, m[m.lastgroup], m.start(m.lastgroup), m.end()
@@ -127,7 +128,7 @@ def lex(text):
         if kind == "open":
             raise Refused("failed", f"unclosed comment or string: {text[start:start + 20]!r}")
         depth -= depth > 0 and word in BRACKETS.values()
-        tokens.append((kind, word, start, depth))
+        tokens.append(Token(kind, word, start, depth))
         depth += word in BRACKETS
     return tokens
 
@@ -140,7 +141,7 @@ def scan(text, limit=0, first=()):
     text = text.replace("\r\n", "\n")
     code, tokens, open_, closed, before, end = [], [], [], {}, "", 0
     every = lex(text)
-    words = [t[1] for t in every if t[0] != "comment"] + [""]
+    words = [t.word for t in every if t.kind != "comment"] + [""]
     for kind, word, start, depth in every:
         if kind == "comment":
             if word[:3] in ("/--", "/-!") and (tokens or not first):
@@ -159,14 +160,14 @@ def scan(text, limit=0, first=()):
             if not open_ or BRACKETS[text[open_[-1]]] != word:
                 raise Refused("failed", f"unexpected '{word}'")
             closed[open_.pop()] = start
-        tokens.append((kind, word, start, depth))
+        tokens.append(Token(kind, word, start, depth))
         before = plain
     code = "".join(code) + text[end:]
-    if open_ or any(t[3] > 200 for t in tokens):  # Lean's own recursion limit is near
+    if open_ or any(t.depth > 200 for t in tokens):  # Lean's own recursion limit is near
         raise Refused("failed", f"no bracket closes '{text[open_[-1]]}'" if open_ else "brackets too deep")
     if m := re.search("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]", code):
         raise Refused("rejected", f"control character U+{ord(m[0]):04X}")
-    if not first or any(t[1] in ("by", "decreasing_by") for t in tokens[:-1]):
+    if not first or any(t.word in ("by", "decreasing_by") for t in tokens[:-1]):
         check_tactics(code, closed, set() if not first else {0})
     return code, tokens
 
@@ -246,22 +247,22 @@ def template(statement, proof=None, limit=0):
 def split_statement(statement, limit):
     """(`theorem secret_name binders :( T`, column of its `by`, secret name)."""
     code, tokens = scan(statement, limit, ("theorem", "lemma"))
-    words = [t[1] for t in tokens]
-    if words[:1] not in (["theorem"], ["lemma"]) or words[-2:] != [":=", "by"] or tokens[1][0] != "name":
+    words = [t.word for t in tokens]
+    if words[:1] not in (["theorem"], ["lemma"]) or words[-2:] != [":=", "by"] or tokens[1].kind != "name":
         raise Refused("rejected", "statement: not of the form 'theorem name ... : T := by'")
-    (_, name, start, _), end, by = tokens[1], tokens[-2][2], tokens[-1]
-    top = [t for t in tokens[2:-2] if t[3] == 0]
-    colon, *more = [t[2] for t in top if t[1] == ":"] or [end]
-    before = [t for t in top if t[2] < colon and t[0] != "name" and t[1] not in ".([{⟨⦃⦄⟩}])"]
-    typed = more and not any(t[2] > more[-1] and t[1] in BINDER_ENDS for t in top)  # `T : Prop`, in brackets
-    if by[3] or not code[colon + 1:end].strip() or before or typed:
+    (_, name, start, _), end, by = tokens[1], tokens[-2].start, tokens[-1]
+    top = [t for t in tokens[2:-2] if t.depth == 0]
+    colon, *more = [t.start for t in top if t.word == ":"] or [end]
+    before = [t for t in top if t.start < colon and t.kind != "name" and t.word not in ".([{⟨⦃⦄⟩}])"]
+    typed = more and not any(t.start > more[-1] and t.word in BINDER_ENDS for t in top)  # as `T : Prop`
+    if by.depth or not code[colon + 1:end].strip() or before or typed:
         raise Refused("rejected", "statement: not one theorem with binders and one proposition")
     if ("let", "rec") in itertools.pairwise(words) or {"sorry", "admit", "sorryAx"} & set(words):
         raise Refused("rejected", "sorry or let rec: left open, or Lean lets the proof choose its meaning")
     secret = re.sub(f"({PART})$", "\0.\\1", name)  # its last part stays: a proof may call itself
     # with the secret, `fun` would be a name: a namespace has it without, where it may be no name. 1 ms
     asked = f"namespace {name}\nend {name}\n" if re.fullmatch(r"[^\d.«]{2,}|_|[^\0-~]", name) else ""
-    column_t, column_by = (at - code.rfind("\n", 0, at) - 1 for at in (colon + 1, by[2]))
+    column_t, column_by = (at - code.rfind("\n", 0, at) - 1 for at in (colon + 1, by.start))
     head = f"{asked}{code[:start].lstrip()}{secret}{code[start + len(name):colon]}:(\n"
     return f"{head}{' ' * column_t}{code[colon + 1:end]}", column_by, secret
 
@@ -269,7 +270,7 @@ def split_statement(statement, limit):
 def normal_form(statement):
     """A key: statements that differ only in theorem name, white space or comments have the same."""
     with contextlib.suppress(Refused):
-        return " ".join([t[1] for t in lex(statement) if t[0] != "comment"][2:])
+        return " ".join([t.word for t in lex(statement) if t.kind != "comment"][2:])
     return " ".join(statement.split())
 
 

@@ -880,7 +880,9 @@ def hf_engine(model, tokenizer, args, every=8):
         ids, mask = pad([ids for _, ids, _ in rows], net.device, side="left")  # (prompts, T)
         cache, new = DynamicCache(config=net.config), ids[:, :0]
         logits = step(ids, mask, cache)
-        stay = [k for k, (_, _, n) in enumerate(rows) for _ in range(n)]  # from here on a row for each sample
+        # A round: rows are taken by `stay`, the first time one for each sample, then those without an end so
+        # far; each of them gets `every` tokens more.
+        stay = [k for k, (_, _, n) in enumerate(rows) for _ in range(n)]
         while stay:
             at = torch.tensor(stay, device=net.device)
             cache.reorder_cache(at)
@@ -1166,7 +1168,7 @@ def drift(kept, attempts):
         if a["verdict"] == "proved":
             proofs[a["statement"]] += a["proof"] + "\n"
     for statement in kept:
-        top, number, unused = [t[1:3] for t in lean_check.lex(statement) if t[3] == 0], {}, False
+        top, number, unused = [(t.word, t.start) for t in lean_check.lex(statement) if not t.depth], {}, False
         for (word, start), (_, end) in itertools.pairwise(top):  # a binder: its bracket, and what closes it
             if word == ":":  # behind the binders
                 break
@@ -1239,20 +1241,22 @@ def read_statement(text, header=""):
     """Lean text that ends in a theorem -> (what stands before it, the statement, ending in ":= by").
 
     The last theorem is the one to prove: its "sorry", or proof, and what follows go; comments at it stay, one
-    that ends the header too; attributes and modifiers go. Raises lean_check.Refused.
+    that ends the header too; attributes and modifiers go. "open Nat in @[simp] lemma t : p := by sorry" gives
+    "open Nat " and "lemma t : p := by". Raises lean_check.Refused.
     """
     head, stop, tail = text.replace("\r\n", "\n").partition("-/")
     text = tail if stop and "/-" not in header + head else head + stop + tail
     tokens = lean_check.lex(text := header + text.lstrip())
-    top = [t for t in tokens if t[0] != "comment" and t[3] == 0]  # outside brackets, and these themselves
-    words = [t[1] for t in top]
+    top = [t for t in tokens if t.kind != "comment" and not t.depth]  # outside brackets, and these themselves
+    words = [t.word for t in top]
     theorems = [i for i, word in enumerate(words) if word in ("theorem", "lemma")]
     if not theorems:
         raise lean_check.Refused("malformed", "no theorem or lemma")
     at = first = theorems[-1]  # its keyword; its first attribute or modifier
     while first and (words[first - 1] in MODIFIERS or words[max(first - 3, 0):first] == ["@", "[", "]"]):
         first -= 1 if words[first - 1] in MODIFIERS else 3
-    start = next(t[2] for t in tokens if t[2] > (top[first - 1][2] if first else -1))  # of its comments
+    after = top[first - 1].start if first else -1
+    start = next(t.start for t in tokens if t.start > after)  # of its comments
     before = re.sub(r"^(\s*(?:open|set_option|variable|omit|include)\b[^\n]*?)\s+in\b", r"\1",
                     text[:start], flags=re.M)
     complete = all({":=", "|"} & set(words[i:j]) for i, j in itertools.pairwise(theorems))
@@ -1262,8 +1266,8 @@ def read_statement(text, header=""):
     while end < len(top) and (words[end] != ":=" or lets):  # each `let x := 1` brings one that ends nothing
         lets += (words[end] in ("let", "have", "letI", "haveI")) - (words[end] == ":=")
         end += 1
-    last = top[end - 1][2] + len(words[end - 1])
-    return before, f"{text[start:top[first][2]]}{text[top[at][2]:last]} := by"
+    last = top[end - 1].start + len(words[end - 1])
+    return before, f"{text[start:top[first].start]}{text[top[at].start:last]} := by"
 
 
 def as_header(value):
@@ -1288,7 +1292,7 @@ def statement_and_header(row, default):
     before, statement = read_statement(text, header)
     lean_check.template(statement)
     header = as_header(before if imports or header or not before.strip() else as_header(default) + before)
-    if any(t[1] in ("sorry", "admit", "sorryAx") for t in lean_check.lex(header + statement)):
+    if any(t.word in ("sorry", "admit", "sorryAx") for t in lean_check.lex(header + statement)):
         raise lean_check.Refused("malformed", "sorry: the statement, or what stands before it, is left open")
     return {"statement": statement, **({"header": header} if header else {})}
 

@@ -510,9 +510,9 @@ def test_lex():
     assert not refused(PROOF, "theorem t (k l : List Nat) : k <+: l ∧ k <:+ l ∧ l <:+: k := by")
     text = "-- a\n/-- d /- e -/ -/ theorem «a b».c (x : 'x') : f s!\"(\" r#\"\"\"# x' := by"
     tokens = lean_check.lex(text)
-    assert [t[1] for t in tokens] == ["-- a", "/-- d /- e -/ -/", "theorem", "«a b».c", "(", "x", ":", "'x'", ")", ":", "f", "s!", '"("', 'r#"""#', "x'", ":=", "by"]
-    assert all(text[start:start + len(word)] == word for _, word, start, _ in tokens) and [t[3] for t in tokens][4:9] == [0, 1, 1, 1, 0]
-    assert [t[3] for t in lean_check.lex(") ( ) }")] == [0, 0, 0, 0]  # judged by scan, not here
+    assert [t.word for t in tokens] == ["-- a", "/-- d /- e -/ -/", "theorem", "«a b».c", "(", "x", ":", "'x'", ")", ":", "f", "s!", '"("', 'r#"""#', "x'", ":=", "by"]
+    assert all(text[start:start + len(word)] == word for _, word, start, _ in tokens) and [t.depth for t in tokens][4:9] == [0, 1, 1, 1, 0]
+    assert [t.depth for t in lean_check.lex(") ( ) }")] == [0, 0, 0, 0]  # judged by scan, not here
     for bad in ('"', "/- /- -/", 'r#"a"'):
         with pytest.raises(lean_check.Refused):
             lean_check.lex(bad)
