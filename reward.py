@@ -141,21 +141,21 @@ def reweight(e, u, kappa=4.0, seed=0):
     if n == 0 or m == 0:
         return torch.ones(n, dtype=torch.float64)
     e = _directions(e, "a conjecture")
-    unit = 2**20  # masses are whole numbers, so that rounding leaves no rest
+    unit = 2**20  # masses are whole numbers, so that rounding leaves no remainder
     capacity = int(min(kappa, n) * m * unit)
     room = [capacity] * n
-    full = np.zeros(n, dtype=np.float32)  # -inf where there is no room
+    closed = np.zeros(n, dtype=np.float32)  # added to similarities: -inf where there is no room
     order = torch.randperm(m, generator=torch.Generator().manual_seed(seed)).to(u.device)
     for rows in order.split(max(1, 2**24 // max(n, d))):
         block = _directions(u[rows].to(e.device), "an unproved statement")
         for similarity in (block @ e.T).cpu().numpy():  # (N,)
             mass = n * unit
             while mass > 0:
-                i = int((similarity + full).argmax())
+                i = int((similarity + closed).argmax())
                 give = min(mass, room[i])
                 mass, room[i] = mass - give, room[i] - give
                 if room[i] == 0:
-                    full[i] = -np.inf
+                    closed[i] = -np.inf
     return (capacity - torch.tensor(room, dtype=torch.float64)) / (m * unit)
 
 

@@ -468,10 +468,10 @@ def conjecture(folder, seeds, history, data, n_statements, n_unproved, t, policy
 
 
 def prove(folder, jobs, policy, args):
-    """Samples proofs, Lean checks them as they come (steps 3, 4). Returns tokens and seconds of each part.
+    """Samples proofs, which Lean checks as they come (steps 3, 4). Returns tokens and seconds of each part.
 
     jobs: statements with "n", the number of samples. Writes attempts.jsonl, a line for each distinct
-    (statement, proof); the samples behind them, in the folder attempts/, then go.
+    (statement, proof), then deletes the folder attempts/ with the samples.
     """
     path, samples, stats = f"{folder}/attempts.jsonl", f"{folder}/attempts", Counter(tokens=0)
 
@@ -483,21 +483,22 @@ def prove(folder, jobs, policy, args):
                        "proof": proof, "count": count}
 
     def verdicts():
-        start, seen, why, new = time.time(), Counter(), "", attempts()
-        before = (row for row, _ in zip(old, new, strict=False))  # the shards give them in the same order
+        start, counts, crash, new = time.time(), Counter(), "", attempts()
+        # `new` gives what is in `old` once more, in the same order: zip skips that, Lean gets what follows.
+        before = (row for row, _ in zip(old, new, strict=False))
         for a in itertools.chain(before, lean(lean_check.check, new, args)):
-            seen[a["verdict"]] += 1
-            why = a["message"] if a["verdict"] == "crashed" else why
+            counts[a["verdict"]] += 1
+            crash = a["message"] if a["verdict"] == "crashed" else crash
             stats["lean"] += a["seconds"]
             yield a
-        if seen["crashed"] > 0.1 * seen.total():
-            raise RuntimeError(f"Lean failed on {seen['crashed']} of {seen.total()} proofs ({why}); "
-                               "mend it and start again")
+        if counts["crashed"] > 0.1 * counts.total():
+            raise RuntimeError(f"Lean failed on {counts['crashed']} of {counts.total()} proofs ({crash}); "
+                               "fix this and start again")
         stats["prove_wait"] = time.time() - start - stats["sample"]
         write_jsonl(f"{folder}/attempts.json", [{k: round(v, 2) for k, v in stats.items()}])
 
     if not os.path.exists(path):
-        old = []  # what a run that was stopped here had checked, up to a broken line or a crash
+        old = []  # checked before a stop, up to a broken line or crash; read now: write_jsonl empties .tmp
         with contextlib.suppress(UserError):
             old += itertools.takewhile(lambda a: a["verdict"] != "crashed", read_jsonl(f"{path}.tmp"))
         write_jsonl(path, verdicts())
@@ -740,13 +741,13 @@ def check_model(args):
     line = "theorem t (h₀ : ∀ x ∈ ℕ, x ≠ 0) : ⟨a, b⟩ = c := by\n    norm_num  [h₀]\n\n  simp"
     ids, length = encode_prompt(tokenizer, line), args.max_prompt + args.max_new
     back = tokenizer.decode(ids, skip_special_tokens=True)
-    places = getattr(config, "max_position_embeddings", None)
+    limit = getattr(config, "max_position_embeddings", None)
     for bad, why in (
         (back != line, f"its tokenizer does not give Lean back: {line!r} becomes {back!r}"),
         (tokenizer.eos_token_id is None, "its tokenizer (tokenizer_config.json) has no eos_token"),
         (max([*ids, tokenizer.eos_token_id or 0]) >= config.vocab_size,
          f"its tokenizer has ids from {config.vocab_size} on, the model not"),
-        (places and places < length, f"it has {places} positions; --max_prompt and --max_new need {length}"),
+        (limit and limit < length, f"it has {limit} positions; --max_prompt and --max_new need {length}"),
         (not cached, "it has no key-value cache: --engine hf would lose its state; use --engine vllm"),
     ):
         if bad:
@@ -797,10 +798,10 @@ def served(policy, args):
     return link
 
 
-def sample_worker(rank, n, shards, model, args):
+def sample_worker(rank, world, shards, model, args):
     tokenizer = load_tokenizer(model)
     engine = (vllm_engine if args.engine == "vllm" else hf_engine)(model, tokenizer, args)
-    for name in list(shards)[rank::n]:
+    for name in list(shards)[rank::world]:
         if os.path.exists(name):  # this task ran before, on a node of the ray cluster that was lost
             continue
         rows = [(i, encode_prompt(tokenizer, prompt, args.max_prompt), n)
@@ -865,9 +866,9 @@ def hf_engine(model, tokenizer, args, every=8):
     net, ends = load_model(model).eval(), end_tokens(model, tokenizer)
     batch = sequences_at_once(model, args) if args.gpus else 512
 
-    def step(ids, mask, cache):  # logits (B, V) of what follows ids (B, T), the last ones of mask's row
-        places = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1]:]
-        return net(ids, attention_mask=mask, position_ids=places, past_key_values=cache,
+    def step(ids, mask, cache):  # logits (B, V) of what follows ids (B, T); mask covers the cache, too
+        positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1]:]
+        return net(ids, attention_mask=mask, position_ids=positions, past_key_values=cache,
                    logits_to_keep=1).logits[:, -1].float()
 
     def choose(logits):  # (B, V) -> (B, 1)
@@ -916,7 +917,7 @@ def embed(path, statements, policy, args):
     return out.to("cuda" if args.gpus and torch.cuda.is_available() else "cpu")
 
 
-def embed_worker(rank, n, path, statements, model, args):
+def embed_worker(rank, world, path, statements, model, args):
     tokenizer, net, means = load_tokenizer(model), load_model(model).eval(), []
     ids = [encode_prompt(tokenizer, s)[:512] for s in statements]
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
@@ -1052,16 +1053,16 @@ def micro_batches(batch, tokens):
 def weighted_loss(model, group):
     """Sum over the group's sequences of weight x cross entropy of the target tokens."""
     tokens, _ = pad([ids for ids, _, _ in group], model.device)  # (B, T); causal: needs no padding mask
-    at = torch.tensor([[start <= t < len(ids) for t in range(1, tokens.shape[1])] for ids, start, _ in group],
-                      device=model.device)  # (B, T-1): is token t, from 1 on, a target?
-    weight = torch.tensor([w for _, _, w in group], device=model.device)[:, None].expand_as(at)[at]
-    # On a GPU the adapter, held in fp32, is computed in bf16 as the base: 27% faster at 7B.
+    target = torch.tensor([[start <= t < len(ids) for t in range(1, tokens.shape[1])]
+                           for ids, start, _ in group], device=model.device)  # bool (B, T-1), of token t
+    weight = torch.tensor([w for _, _, w in group], device=model.device)[:, None].expand_as(target)[target]
+    # On a GPU the adapter, held in fp32, is computed in bf16 like the base: 27% faster at 7B.
     bf16 = torch.autocast("cuda", torch.bfloat16, enabled=torch.cuda.is_available())
-    # The head gets the hidden states of targets alone, inside the model's own code: some scale or cap logits.
+    # A hook keeps the head's input to targets; the model itself calls the head: some scale or cap logits.
     head = model.get_output_embeddings()
-    with bf16, head.register_forward_pre_hook(lambda _, inputs: (inputs[0][:, :-1][at],)):
+    with bf16, head.register_forward_pre_hook(lambda _, inputs: (inputs[0][:, :-1][target],)):
         logits = model(input_ids=tokens, use_cache=False).logits.float()  # (targets, V)
-    return (torch.nn.functional.cross_entropy(logits, tokens[:, 1:][at], reduction="none") * weight).sum()
+    return (torch.nn.functional.cross_entropy(logits, tokens[:, 1:][target], reduction="none") * weight).sum()
 
 
 def trainable_model(policy, args):
@@ -1157,29 +1158,31 @@ def report(m):
 
 
 def drift(kept, attempts):
-    """How conjectures get alike and padded, in any domain: two shares of the kept ones.
+    """Whether conjectures become alike, or padded, in any domain: two shares of the kept ones.
 
-    distinct_kept: different ones after renaming the variables that they bind. unused_hypothesis: those with a
-    binder that neither the rest of the statement nor a proof found mentions, by name or quoted as ‹...› (an
-    upper bound: automation uses hypotheses without a word).
+    distinct_kept: those that still differ once the variables they bind are renamed. unused_hypothesis: those
+    with a binder that neither the rest of the statement nor any proof found mentions, by name or quoted as
+    ‹...› (an upper bound: automation uses hypotheses without naming them).
     """
-    proofs, forms, padded, name = defaultdict(str), set(), 0, re.compile(r"[^\W\d][\w'!?]*")
+    proofs, forms, padded, identifier = defaultdict(str), set(), 0, re.compile(r"[^\W\d][\w'!?]*")
     for a in attempts:
         if a["verdict"] == "proved":
             proofs[a["statement"]] += a["proof"] + "\n"
     for statement in kept:
-        top, number, unused = [(t.word, t.start) for t in lean_check.lex(statement) if not t.depth], {}, False
-        for (word, start), (_, end) in itertools.pairwise(top):  # a binder: its bracket, and what closes it
-            if word == ":":  # behind the binders
+        top, new_names, unused = [t for t in lean_check.lex(statement) if not t.depth], {}, False
+        for t, after in itertools.pairwise(top):  # the two brackets of a binder
+            if t.word == ":":  # the binders end
                 break
-            names, _, proposition = statement[start + 1:end].partition(":")
-            if word in ("(", "{", "⦃"):
-                text, names = statement[:start] + statement[end:] + proofs[statement], names.split()
-                used = f"‹{proposition.strip()}›" in text or {*names} & {*name.findall(text)} - {"_"}
+            names, _, proposition = statement[t.start + 1:after.start].partition(":")
+            if t.word in ("(", "{", "⦃"):
+                text = statement[:t.start] + statement[after.start:] + proofs[statement]
+                names = names.split()
+                used = f"‹{proposition.strip()}›" in text or {*names} & {*identifier.findall(text)} - {"_"}
                 unused = unused or not used
-                number.update((n, f"#{len(number)}") for n in names if n not in number)
+                new_names.update((n, f"#{len(new_names)}") for n in names if n not in new_names)
         padded += unused
-        forms.add(name.sub(lambda m, number=number: number.get(m[0], m[0]), statement.split(maxsplit=2)[-1]))
+        body = statement.split(maxsplit=2)[-1]  # without "theorem" and its name
+        forms.add(identifier.sub(lambda m, new=new_names: new.get(m[0], m[0]), body))
     return {"distinct_kept": round(len(forms) / max(1, len(kept)), 4),
             "unused_hypothesis": round(padded / max(1, len(kept)), 4)}
 
@@ -1234,25 +1237,27 @@ def is_text(value):
     return isinstance(value, str) and not re.search("[\ud800-\udfff]", value)
 
 
-MODIFIERS = ("private", "protected", "nonrec")  # of a theorem: they mean nothing for it alone
+MODIFIERS = ("private", "protected", "nonrec")  # a theorem on its own means the same without them
 
 
 def read_statement(text, header=""):
     """Lean text that ends in a theorem -> (what stands before it, the statement, ending in ":= by").
 
-    The last theorem is the one to prove: its "sorry", or proof, and what follows go; comments at it stay, one
-    that ends the header too; attributes and modifiers go. "open Nat in @[simp] lemma t : p := by sorry" gives
-    "open Nat " and "lemma t : p := by". Raises lean_check.Refused.
+    The last theorem is the one to prove. Its "sorry" or proof goes, with what follows, and so do attributes
+    and modifiers; comments just before it stay, also one that ends the header. Raises lean_check.Refused.
+    "open Nat in @[simp] lemma t : p := by sorry" gives "open Nat " and "lemma t : p := by".
     """
-    head, stop, tail = text.replace("\r\n", "\n").partition("-/")
-    text = tail if stop and "/-" not in header + head else head + stop + tail
+    text = text.replace("\r\n", "\n")
+    head, stop, tail = text.partition("-/")
+    if stop and "/-" not in header + head:  # the text begins inside a comment
+        text = tail
     tokens = lean_check.lex(text := header + text.lstrip())
     top = [t for t in tokens if t.kind != "comment" and not t.depth]  # outside brackets, and these themselves
     words = [t.word for t in top]
     theorems = [i for i, word in enumerate(words) if word in ("theorem", "lemma")]
     if not theorems:
         raise lean_check.Refused("malformed", "no theorem or lemma")
-    at = first = theorems[-1]  # its keyword; its first attribute or modifier
+    keyword = first = theorems[-1]  # places in top: of `theorem`, of its first attribute or modifier
     while first and (words[first - 1] in MODIFIERS or words[max(first - 3, 0):first] == ["@", "[", "]"]):
         first -= 1 if words[first - 1] in MODIFIERS else 3
     after = top[first - 1].start if first else -1
@@ -1262,12 +1267,12 @@ def read_statement(text, header=""):
     complete = all({":=", "|"} & set(words[i:j]) for i, j in itertools.pairwise(theorems))
     if not complete or any(words[i - 1] in (":=", "by") for i in [*theorems[1:], first] if i):
         raise lean_check.Refused("malformed", "a definition or lemma before the theorem is left open")
-    end, lets = at, 0
-    while end < len(top) and (words[end] != ":=" or lets):  # each `let x := 1` brings one that ends nothing
+    end, lets = keyword, 0
+    while end < len(top) and (words[end] != ":=" or lets):  # the := of `let x := 1` does not end it
         lets += (words[end] in ("let", "have", "letI", "haveI")) - (words[end] == ":=")
         end += 1
     last = top[end - 1].start + len(words[end - 1])
-    return before, f"{text[start:top[first].start]}{text[top[at].start:last]} := by"
+    return before, f"{text[start:top[first].start]}{text[top[keyword].start:last]} := by"
 
 
 def as_header(value):
