@@ -12,27 +12,27 @@ proofs that Lean accepts and on the conjectures that were barely provable; the n
   python docs/figures.py table out/a out/b   several runs in one table; progress: in one picture
 
 Read it from `run` and `self_play_iteration` downwards: choose_seeds -> conjecture -> prove (Lean checks while
-sampling goes on) -> reward.select -> training_examples -> train. What these call comes after them.
+sampling goes on) -> reward.select -> training_examples -> train. The functions they call come after them.
 lean_check.py says which proofs count, reward.py which conjectures.
 
 Differences from the paper and its official code
   1. LoRA, with its learning rates, instead of a full finetune (--lora_r 0). The adapter is carried from
      iteration to iteration, its optimizer is not, as in the official code; but there expert iteration starts
-     from the base in each round (--restart_every 1 comes near).
-  2. Defaults are for one node: a subset of the given statements, K = 16, batches of 512 (paper's: README).
+     from the base in each round (--restart_every 1 comes close).
+  2. Defaults are for one node: a subset of the given statements, K = 16, batches of 512 (paper: README).
   3. Conjectures are sampled with the prompt that the conjecturer is trained on. The official code samples
      without the header, and with "theorem" at the end.
   4. Prover samples that conjectures leave unused go to the given statements, so that every iteration spends
-     2 K |statements| proofs (but for a remainder) and arms with and without conjectures can be compared.
+     2 K |statements| proofs (up to a remainder) and arms with and without conjectures can be compared.
   5. The weight of a proof has no verify-seconds term: it would make a run depend on the machine's speed.
-  6. A conjecture must elaborate in Lean, with no unknown name taken for a variable (autoImplicit), and be no
-     given statement under another name.
-  7. A proof uses a lemma where it has its full name; the official code asks Lean, which also sees names that
-     `open` shortens and `h.lemma`. Without a library "no lemma" seeds have no cap.
-  8. Stage 1 also mines examples for "no lemma". An epoch takes all examples: its last batch may be smaller,
-     and a training has whole epochs, of at least 5 steps in all. Gradients are clipped to norm 1.
-  9. Conjectures move towards what was unproved when the iteration began; in the official code, when it ended.
-     There a statement may count more than once (miniF2F-valid, ProofNet-valid, in the last rounds).
+  6. A conjecture must elaborate in Lean without autoImplicit, which takes unknown names for variables, and
+     must not be a given statement under another name.
+  7. A proof uses a lemma if it contains the lemma's full name; the official code asks Lean, which also sees
+     names that `open` shortens and `h.lemma`. Without a library "no lemma" seeds have no cap.
+  8. Stage 1 also mines examples for "no lemma". An epoch takes all examples (its last batch may be smaller),
+     and a training runs whole epochs, at least 5 steps in all. Gradients are clipped to norm 1.
+  9. Conjectures are reweighted towards what was unproved when the iteration began; in the official code, when
+     it ended. There a statement may also count several times (miniF2F- and ProofNet-valid, last rounds).
  10. tiny preset only (table PRESETS): sizes, three epochs an iteration, conjectures are challenging up to a
      pass rate of 1/2 instead of 1/4, Lean's heartbeats are limited, and stage 3 repeats the proofs found.
 
@@ -119,7 +119,7 @@ def make_parser():
     p = Parser(description=__doc__.split("\n")[0], allow_abbrev=False,
                formatter_class=argparse.ArgumentDefaultsHelpFormatter)
 
-    def add(flag, default, help, low=0, high=math.inf, **how):  # a switch, a number in [low, high] or `how`
+    def add(flag, default, help, low=0, high=math.inf, **how):  # to `group`: a switch, a number or `how`
         if default is False:
             how = {"action": "store_true"}
         elif not how:
@@ -137,11 +137,11 @@ def make_parser():
 
     group = p.add_argument_group("data (JSON list or JSON Lines)")
     add("--statements", ["data/leanworkbook.jsonl"], "given: statement; maybe header, split, name", nargs="+")
-    add("--subset", 10_000, "use so many of the given statements, drawn at random; 0: all")
+    add("--subset", 10_000, "number of given statements to use, drawn at random; 0: all")
     add("--skip_bad", False, "go on though more than half of a file of statements is unusable")
     add("--library", [], "theorems with proofs: name, statement, proof; maybe file, header", nargs="*")
     add("--sft", ["data/sft.jsonl"], "prompt, target; maybe weight", nargs="*")
-    add("--header", PAPER_HEADER, "Lean header of statements that bring none", type=str)
+    add("--header", PAPER_HEADER, "Lean header of statements without their own", type=str)
 
     group = p.add_argument_group("model and sampling")
     add("--model", "deepseek-ai/DeepSeek-Prover-V1.5-SFT", "base model, hub name or folder", type=str)
@@ -157,7 +157,7 @@ def make_parser():
 
     group = p.add_argument_group("conjecturing (section 3.1)")
     add("--conjecturer", "on", "frozen: untrained; off: expert iteration", choices=("on", "frozen", "off"))
-    add("--seed_rate", 0.35, "a statement seeds when its best pass rate is above this", high=1)
+    add("--seed_rate", 0.35, "a given statement gives seeds when its best pass rate is above this", high=1)
     add("--lemma_cap", 0.1, "largest share of seeds with the same lemma, or with none", high=1)
     add("--per_seed", 8, "most conjectures sampled per seed", low=1)
     add("--resample", 0.05, "chance to try a proved given statement again", high=1)
@@ -175,7 +175,7 @@ def make_parser():
     add("--batch_size", 512, "sequences an optimizer step, over all processes", low=1)
     add("--tokens_per_step", 8192, "tokens a micro-batch, per process", low=1)
     add("--replay", 3, "iterations whose proofs are trained on", low=1)
-    add("--train_rate", 0.5, "largest pass rate of a statement whose proofs train", high=1)
+    add("--train_rate", 0.5, "largest pass rate of a statement whose proofs are trained on", high=1)
     add("--gamma", 0.001, "proof weight exp(-gamma characters); 0: length is free")
     add("--sft_lr", 3e-4, "learning rate of stages 1 and 3; the paper's: 1e-4")
     add("--no_retrain", False, "skip stage 3, the final re-training from the base model")
@@ -196,8 +196,8 @@ def make_parser():
     add("--heartbeats", 0, "Lean's deterministic limit of a proof; 0: none")
     add("--memory", 8.0, "GB a Lean process", low=0.1)
 
-    group = p.add_argument_group("what the plan of --dry_run reckons with")
-    add("--tokens_per_second", 5000, "sampled by a GPU (assumed)", low=1)
+    group = p.add_argument_group("what --dry_run assumes")
+    add("--tokens_per_second", 5000, "sampled by a GPU (not measured)", low=1)
     add("--train_tokens_per_second", 8000, "trained on by a GPU (7B, LoRA: 7,789 on an H100)", low=1)
     add("--lean_seconds", 2.0, "of one core, to check a proof", low=1e-6)
     return p
@@ -295,14 +295,13 @@ def run(data, args):
         if t == len(rows):
             rows.append(row)
             write_jsonl(str(path), rows)
-            out = Path(args.out)
-            for old in [*out.glob("iter_*/model/merged"), *out.glob("restart_*/merged")]:
-                if old != Path(merged(policy, args)):  # the adapters stay, the newest model goes on
+            for old in [*path.parent.glob("iter_*/model/merged"), *path.parent.glob("restart_*/merged")]:
+                if old != Path(merged(policy, args)):  # the next iteration needs the newest; adapters stay
                     shutil.rmtree(old)
         print(report(rows[t]), flush=True)
         if args.restart_every and (t + 1) % args.restart_every == 0 and t + 1 < args.iters:
             policy = stage_3(f"{args.out}/restart_{t + 1:02d}", data, args, upto=t + 1)
-            history.replay.clear()  # "periodic refreshing": the replay buffer starts anew
+            history.replay.clear()  # "periodic refreshing": the replay buffer is emptied
     if args.iters and not args.no_retrain:
         print("final re-training from the base model", flush=True)
         folder = f"{args.out}/final_{args.iters:02d}" + "_given" * args.retrain_given
@@ -345,7 +344,7 @@ def sft_examples(data, args):
 class History:
     """What self-play remembers of all iterations, and the attempts of the last --replay ones."""
     best: dict = field(default_factory=dict)  # given statement that was tried -> best pass rate
-    proofs: dict = field(default_factory=dict)  # (given statement, proof) -> verified attempt: seeds
+    proofs: dict = field(default_factory=dict)  # (given statement, proof) -> verified attempt: for seeds
     conjectures: set = field(default_factory=set)  # those with a proof
     replay: deque = field(default_factory=deque)
     sampled: int = 0  # proofs
@@ -365,7 +364,7 @@ class History:
 
 
 def load_attempts(folder):
-    """An iteration's proved attempts; of the others, far more, one row for each statement and verdict."""
+    """An iteration's proved attempts; the others, far more, summed up in a row per statement and verdict."""
     proved, others = [], Counter()
     for a in read_jsonl(f"{folder}/attempts.jsonl"):
         if a["verdict"] == "proved":
@@ -380,7 +379,7 @@ def self_play_iteration(t, data, history, policy, args):
     """One iteration of self-play (section 3). Returns the new policy and the iteration's line of metrics."""
     folder, draw, ends = f"{args.out}/iter_{t:02d}", rng(args, t, "given"), {"start": time.time()}
     unproved = [s for s in data.given if not history.best.get(s["statement"])]
-    # Of the proved ones: those proved too seldom to be a seed, and of the others some by lot.
+    # Of the proved ones: those with too low a pass rate for a seed, and a random few of the others.
     again = [s for s in data.given if (rate := history.best.get(s["statement"])) and
              (rate < args.seed_rate or draw.random() < args.resample)]
     statements = unproved + again
@@ -394,7 +393,7 @@ def self_play_iteration(t, data, history, policy, args):
 
     # Prove and verify: K samples for each given statement and conjecture.
     K = args.K if t else args.K0
-    spare = K * (len(statements) - len(tried)) // max(1, len(statements))  # what conjectures leave unused
+    spare = K * (len(statements) - len(tried)) // max(1, len(statements))  # a statement; conjectures left it
     jobs = [{**s, "role": "given", "n": K + spare} for s in statements]
     jobs += [{**c, "role": "conjecture", "n": K} for c in tried]
     stats = prove(folder, jobs, policy, args)
@@ -406,7 +405,7 @@ def self_play_iteration(t, data, history, policy, args):
         tried, [a for a in attempts if a["role"] == "conjecture"], [s["statement"] for s in unproved],
         lambda texts: embed(f"{folder}/embeddings.pt", texts, policy, args), challenge=args.challenge,
         elegance=args.elegance, reweight=args.reweight, kappa=args.kappa, seed=args.seed))
-    torch.cuda.empty_cache()  # of the reweighting: the next processes want the whole GPU
+    torch.cuda.empty_cache()  # what reweighting used: the next processes want the whole GPU
     ends["reward"] = time.time()
 
     # Train: the same model on both roles.
@@ -425,8 +424,8 @@ def self_play_iteration(t, data, history, policy, args):
 def choose_seeds(history, data, budget, t, args):
     """Seeds (statement, proof, lemma) from all proofs of given statements so far, at most `budget` (step 1).
 
-    A proof makes a seed with each lemma that it uses and, by lot for half of the proofs, one with None, "no
-    lemma". What has --lemma_cap of the budget, None too if there is a library, makes no more seeds.
+    A proof gives a seed with each lemma that it uses and, with probability 1/2, one with None, "no lemma". A
+    lemma that has its share --lemma_cap of the budget gives no more; so does None, if there is a library.
     """
     if args.conjecturer == "off":
         return []
@@ -484,8 +483,7 @@ def prove(folder, jobs, policy, args):
 
     def verdicts():
         start, counts, crash, new = time.time(), Counter(), "", attempts()
-        # `new` gives what is in `old` once more, in the same order: zip skips that, Lean gets what follows.
-        before = (row for row, _ in zip(old, new, strict=False))
+        before = (row for row, _ in zip(old, new, strict=False))  # takes the same ones from new, unchecked
         for a in itertools.chain(before, lean(lean_check.check, new, args)):
             counts[a["verdict"]] += 1
             crash = a["message"] if a["verdict"] == "crashed" else crash
@@ -507,7 +505,7 @@ def prove(folder, jobs, policy, args):
 
 
 def lean(check, items, args, **known):
-    """check(items), of lean_check, with the run's flags; on a cluster, on all of its nodes."""
+    """check(items), a function of lean_check, with the run's flags; on a cluster, on all of its nodes."""
     check = functools.partial(lean_check.on_ray, check) if args.ray else check
     return check(items, lean=args.lean, project=args.lean_project, header=args.header, timeout=args.timeout,
                  workers=args.lean_workers or None, heartbeats=args.heartbeats, memory=args.memory, **known)
@@ -530,7 +528,7 @@ def training_examples(history, rewards, data, args):
 # --------------------------------------------------------------------------------- stage 3: final re-training
 
 def stage_3(folder, data, args, upto, given_only=False):
-    """From the base: SFT data and all proofs found, of given and of challenging statements (section 3.3)."""
+    """Trains the base on SFT data and all proofs of given statements and challenging conjectures (3.3)."""
     draw, proofs = rng(args, os.path.basename(folder)), defaultdict(dict)
     for t in range(upto):
         attempts = load_attempts(f"{args.out}/iter_{t:02d}")
@@ -554,13 +552,13 @@ def stage_3(folder, data, args, upto, given_only=False):
 def processes(function, n, *job):
     """Runs function(rank, n, *job) in n processes, with --ray in n tasks; the last of job is always args.
 
-    Yields alive(): are there any left? It raises as soon as one of them fails; the others are ended then.
+    Yields alive(): are any left? Once one has failed, alive() or the exit raises and the others are killed.
     """
     if job[-1].ray:
         with ray_tasks(function, n, *job) as alive:
             yield alive
         return
-    if not job[-1].gpus:  # beside GPUs a package that is imported here might look for them too early
+    if not job[-1].gpus:  # with GPUs, a package preloaded here might see them before child hides all but one
         forkserver.set_forkserver_preload(["transformers.models.llama.modeling_llama", "peft", "stp"])
     interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for this process: it ends the others
     forkserver.ensure_running()
@@ -578,11 +576,11 @@ def processes(function, n, *job):
 
 
 def child(rank, function, n, *job):
-    """A process of a phase: it ends with its parent, has one GPU if there are some, quiet libraries."""
+    """A process of a phase: it ends with its parent, sees one GPU at most, and its libraries are quiet."""
     gpus = job[-1].gpus
-    if parent := multiprocessing.parent_process():  # a task has none: ray sees to both
+    if parent := multiprocessing.parent_process():  # a ray task has none: ray sees to both
         threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(gpus)))  # maybe of UUIDs
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(gpus)))  # or UUIDs
         os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[rank].strip() if gpus else ""
     if gpus and not torch.cuda.is_available():
         sys.exit(f"process {rank}: torch {torch.__version__} cannot use its GPU (an older driver?)")
@@ -598,7 +596,7 @@ def child(rank, function, n, *job):
 
 def join_ray(address):
     """Joins a ray cluster; returns its numbers of nodes, GPUs and CPUs."""
-    os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")  # else it looks for it for 15 minutes
+    os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")  # else ray tries for 15 minutes
     try:
         import ray
         ray.init(address, logging_level="error")
@@ -615,8 +613,8 @@ def join_ray(address):
 def ray_tasks(function, n, *job):
     """`processes` as tasks of a cluster, each a new process on a GPU, or a CPU, of any node.
 
-    What a lost node was sampling runs again elsewhere, but for finished shards. Training starts when there is
-    room for all its processes, and ends when one of them is lost.
+    What a lost node was sampling runs again elsewhere, except finished shards. Training starts when there is
+    room for all its processes, and fails when one of them is lost.
     """
     import ray
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
@@ -651,7 +649,7 @@ def ray_tasks(function, n, *job):
 
 def ray_child(name, rank, n, *job):
     """`child` as a task. Returns why it could not do its work, or None."""
-    import stp  # where this file runs as a script it has another name
+    import stp  # this file is __main__ where it runs as a script
     out = job[-1].out
     if not os.path.isdir(out) or "config.json" not in os.listdir(out):
         return f"node {os.uname().nodename} does not see --out {out}; it must be on a shared file system"
@@ -695,7 +693,7 @@ def load_model(path, full=False):
 
 
 def pad(rows, device, side="right"):
-    """Token ids (B, T) of rows of unequal length, zeros at one side, and their mask: 0 where filled up."""
+    """Token ids (B, T) of rows of unequal length, padded with zeros at one side, and their mask: 0 there."""
     ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(row, dtype=torch.long) for row in rows],
                                           batch_first=True, padding_value=-1, padding_side=side).to(device)
     return ids.clamp(min=0), (ids >= 0).long()
@@ -713,7 +711,7 @@ def load_tokenizer(folder):
 
 
 def encode_prompt(tokenizer, prompt, limit=sys.maxsize):
-    """Token ids of a prompt: beginning of sequence, if there is such a token, and its end: `limit` in all."""
+    """Token ids of a prompt, its last ones behind the bos token (if there is one), at most `limit` in all."""
     bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     ids = tokenizer(prompt, add_special_tokens=False).input_ids
     return bos + ids[len(bos) - limit:]
@@ -727,7 +725,7 @@ def end_tokens(folder, tokenizer):
 
 
 def check_model(args):
-    """UserError where model and tokenizer would give wrong numbers without a word."""
+    """UserError where model and tokenizer would silently give wrong numbers."""
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
     try:
         whole, tokenizer = AutoConfig.from_pretrained(args.model), load_tokenizer(args.model)
@@ -736,17 +734,17 @@ def check_model(args):
     except (OSError, ValueError, KeyError) as e:
         raise UserError(f"--model {args.model}: cannot be loaded ({str(e).splitlines()[0]})") from None
     config = whole.get_text_config()
-    cached = args.engine == "vllm" or "past_key_values" in inspect.signature(  # a second for the import
+    cached = args.engine == "vllm" or "past_key_values" in inspect.signature(  # the import takes a second
         MODEL_FOR_CAUSAL_LM_MAPPING[type(whole)].forward).parameters
     line = "theorem t (h₀ : ∀ x ∈ ℕ, x ≠ 0) : ⟨a, b⟩ = c := by\n    norm_num  [h₀]\n\n  simp"
     ids, length = encode_prompt(tokenizer, line), args.max_prompt + args.max_new
     back = tokenizer.decode(ids, skip_special_tokens=True)
     limit = getattr(config, "max_position_embeddings", None)
     for bad, why in (
-        (back != line, f"its tokenizer does not give Lean back: {line!r} becomes {back!r}"),
+        (back != line, f"its tokenizer does not give Lean text back: {line!r} becomes {back!r}"),
         (tokenizer.eos_token_id is None, "its tokenizer (tokenizer_config.json) has no eos_token"),
         (max([*ids, tokenizer.eos_token_id or 0]) >= config.vocab_size,
-         f"its tokenizer has ids from {config.vocab_size} on, the model not"),
+         f"its tokenizer has ids above the model's largest, {config.vocab_size - 1}"),
         (limit and limit < length, f"it has {limit} positions; --max_prompt and --max_new need {length}"),
         (not cached, "it has no key-value cache: --engine hf would lose its state; use --engine vllm"),
     ):
@@ -760,8 +758,8 @@ def sample(folder, rows, policy, args, stats):
     """Samples row["n"] completions of row["prompt"] for each row; yields (row, completions) as shards finish.
 
     Prompts are sorted by length and cut into shards of --shard samples; a shard is a file with its own seed,
-    so the result does not depend on the number of processes (with vLLM on a GPU: but for rounding, by what
-    its prefix cache holds). Adds to stats: tokens, of them the new ones, and their seconds as "sample".
+    so the result does not depend on the number of processes (with vLLM on a GPU: up to rounding, by what its
+    prefix cache holds). Adds to stats: "tokens", "new_tokens" (without finished shards), "sample" (seconds).
     """
     start, rows = time.time(), sorted(rows, key=lambda r: (-len(r["prompt"]), r["prompt"]))
     size = max(1, args.shard // max((r["n"] for r in rows), default=1))
@@ -775,7 +773,7 @@ def sample(folder, rows, policy, args, stats):
         for name, shard in shards.items():
             while not os.path.exists(name):
                 ended = not alive()
-                os.listdir(folder)  # has a network file system look again
+                os.listdir(folder)  # makes a network file system look again
                 if ended and not os.path.exists(name):
                     raise RuntimeError(f"{name}: the samplers ended without writing it")
                 time.sleep(0.02)
@@ -822,16 +820,16 @@ def vllm_engine(model, tokenizer, args):
     """Function (rows of (index, prompt ids, n), seed) -> (index, completion ids), by vLLM in this process."""
     for name, value in {"VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine lives and dies with this process
                         "VLLM_LOGGING_LEVEL": "ERROR",  # reports and bars would bury our lines
-                        "VLLM_NO_USAGE_STATS": "1",  # each start would tell its makers
-                        "VLLM_USE_FLASHINFER_SAMPLER": "0"}.items():  # it would want nvcc
+                        "VLLM_NO_USAGE_STATS": "1",  # else it reports each start to its makers
+                        "VLLM_USE_FLASHINFER_SAMPLER": "0"}.items():  # that one needs nvcc
         os.environ.setdefault(name, value)
-    logging.getLogger().addHandler(logging.NullHandler())  # for what it says before it reads that level
+    logging.getLogger().addHandler(logging.NullHandler())  # for what vLLM logs before it reads that level
     tqdm.__init__ = functools.partialmethod(tqdm.__init__, disable=True)  # here all bars are vLLM's
     from vllm import LLM, SamplingParams
     ends = end_tokens(model, tokenizer)
     if args.gpus:
         sizes = {"dtype": "bfloat16", "max_num_seqs": sequences_at_once(model, args)}
-    else:  # compiling takes a minute, and a prompt in parts fails
+    else:  # compiling takes a minute, and chunked prefill fails
         sizes = {"dtype": "float32", "kv_cache_memory_bytes": 2**29, "enforce_eager": True,
                  "enable_chunked_prefill": False}
     llm = LLM(model=model, seed=args.seed, skip_tokenizer_init=True, use_tqdm_on_load=False,
@@ -843,25 +841,25 @@ def vllm_engine(model, tokenizer, args):
                                  stop_token_ids=sorted(ends), detokenize=False) for i, _, n in rows]
         outs = llm.generate([{"prompt_token_ids": ids} for _, ids, _ in rows], params, use_tqdm=False)
         for (i, _, n), out in zip(rows, outs, strict=True):
-            for c in out.outputs * (n // len(out.outputs)):  # vLLM wants no more than one greedy completion
+            for c in out.outputs * (n // len(out.outputs)):  # vLLM allows one greedy completion
                 yield i, cut(c.token_ids, ends)
     return complete
 
 
 def sequences_at_once(model, args):
-    """Samples whose keys and values fit beside the weights; of more vLLM throws some away and starts anew."""
+    """Samples whose keys and values fit beside the weights; with more, vLLM drops and recomputes some."""
     from transformers import AutoConfig
     config = AutoConfig.from_pretrained(model).get_text_config()
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads  # of a head
     token = 4 * config.num_hidden_layers * heads * width  # bytes: a key and a value in bf16, in each layer
     cache = 0.9 * torch.cuda.mem_get_info()[1] - weights_size(model)  # vLLM takes 92% of the GPU
-    length = (args.max_prompt + args.max_new) / 4  # a proof and its prompt are far from the limit
+    length = (args.max_prompt + args.max_new) / 4  # most are far shorter than the limit
     return max(16, min(1024, int(cache / token / length) // 16 * 16))  # vLLM compiles for each value
 
 
 def hf_engine(model, tokenizer, args, every=8):
-    """The same by transformers: a prompt is read once for all its samples, finished ones leave soon."""
+    """The same by transformers: a prompt is read once for all its samples; finished samples soon leave."""
     from transformers import DynamicCache
     net, ends = load_model(model).eval(), end_tokens(model, tokenizer)
     batch = sequences_at_once(model, args) if args.gpus else 512
@@ -881,8 +879,7 @@ def hf_engine(model, tokenizer, args, every=8):
         ids, mask = pad([ids for _, ids, _ in rows], net.device, side="left")  # (prompts, T)
         cache, new = DynamicCache(config=net.config), ids[:, :0]
         logits = step(ids, mask, cache)
-        # A round: rows are taken by `stay`, the first time one for each sample, then those without an end so
-        # far; each of them gets `every` tokens more.
+        # A round gives `every` more tokens to the rows in `stay`: one per sample, then those unfinished.
         stay = [k for k, (_, _, n) in enumerate(rows) for _ in range(n)]
         while stay:
             at = torch.tensor(stay, device=net.device)
@@ -952,8 +949,8 @@ def train(folder, policy, examples, args, lr, epochs=1):
 def tokenize(examples, tokenizer, args):
     """List of (ids of prompt + target + end of sequence, where the target starts, weight).
 
-    A prompt longer than --max_prompt, or than its target leaves of --max_prompt + --max_new, loses its
-    beginning; a row whose target alone is longer is left out.
+    A prompt loses its beginning where it is longer than --max_prompt, or does not fit beside its target into
+    --max_prompt + --max_new; a row whose target alone does not fit is left out.
     """
     data, end, limit = [], tokenizer.eos_token_id, args.max_prompt + args.max_new
     for e in examples:
@@ -961,7 +958,7 @@ def tokenize(examples, tokenizer, args):
         target = target if target[-1:] == [end] else target + [end]
         if len(target) + 2 <= limit:
             prompt = encode_prompt(tokenizer, e["prompt"], min(args.max_prompt, limit - len(target)))
-            ids = array.array("i", prompt + target)  # a list takes nine times that
+            ids = array.array("i", prompt + target)  # a list takes nine times the memory
             data.append((ids, len(prompt), e.get("weight", 1.0)))
     if len(data) < len(examples):
         print(f"training: {len(examples) - len(data)} of {len(examples)} examples are left out, longer than "
@@ -1014,7 +1011,7 @@ def join_group(rank, world, folder, args):
         store = distributed.TCPStore(host, 0, world, is_master=True, wait_for_workers=False)
         write_jsonl(str(file), [[host, store.port]])
     else:
-        while file.name not in os.listdir(folder):  # where a network file system looks again
+        while file.name not in os.listdir(folder):  # makes a network file system look again
             time.sleep(0.02)
         store = distributed.TCPStore(*json.loads(file.read_text()), world)
     backend = "nccl" if torch.cuda.is_available() else "gloo"
@@ -1086,7 +1083,7 @@ def save(model, folder, record, args):
     if args.lora_r:
         model.save_pretrained(f"{folder}/adapter")
         model = model.merge_and_unload()
-    model.generation_config = GenerationConfig()  # transformers may refuse to save the base's: copied below
+    model.generation_config = GenerationConfig()  # the base's, which it may refuse to save, is copied below
     model.save_pretrained(f"{folder}/merged")
     for file in Path(args.model).iterdir():  # the tokenizer as it came: saving it again could change it
         if re.match("tokenizer|special_tokens|added_tokens|vocab|merges|chat_template|generation", file.name):
@@ -1164,7 +1161,7 @@ def drift(kept, attempts):
     with a binder that neither the rest of the statement nor any proof found mentions, by name or quoted as
     ‹...› (an upper bound: automation uses hypotheses without naming them).
     """
-    proofs, forms, padded, identifier = defaultdict(str), set(), 0, re.compile(r"[^\W\d][\w'!?]*")
+    proofs, forms, padded, word = defaultdict(str), set(), 0, re.compile(r"[^\W\d][\w'!?]*")
     for a in attempts:
         if a["verdict"] == "proved":
             proofs[a["statement"]] += a["proof"] + "\n"
@@ -1176,13 +1173,12 @@ def drift(kept, attempts):
             names, _, proposition = statement[t.start + 1:after.start].partition(":")
             if t.word in ("(", "{", "⦃"):
                 text = statement[:t.start] + statement[after.start:] + proofs[statement]
-                names = names.split()
-                used = f"‹{proposition.strip()}›" in text or {*names} & {*identifier.findall(text)} - {"_"}
+                used = f"‹{proposition.strip()}›" in text or {*names.split()} & {*word.findall(text)} - {"_"}
                 unused = unused or not used
-                new_names.update((n, f"#{len(new_names)}") for n in names if n not in new_names)
+                new_names.update((n, f"#{len(new_names)}") for n in names.split() if n not in new_names)
         padded += unused
         body = statement.split(maxsplit=2)[-1]  # without "theorem" and its name
-        forms.add(identifier.sub(lambda m, new=new_names: new.get(m[0], m[0]), body))
+        forms.add(word.sub(lambda m, new=new_names: new.get(m[0], m[0]), body))
     return {"distinct_kept": round(len(forms) / max(1, len(kept)), 4),
             "unused_hypothesis": round(padded / max(1, len(kept)), 4)}
 
@@ -1190,8 +1186,8 @@ def drift(kept, attempts):
 def evaluate(policy, data, args):
     """Samples --samples proofs of every statement to evaluate; prints and writes pass@k per split.
 
-    Writes one proof of each proved statement too, for another checker: proofs.lean, a file for each header.
-    The folder's name tells the content: model, statements and how they are sampled, not the name of a file.
+    Also writes one proof of each proved statement, for another checker: proofs.lean, a file for each header.
+    The folder is named by content: model, statements and sampling flags, whatever their files are called.
     """
     flags = pick(vars(args), "samples", "seed", "temperature", "max_prompt", "max_new", "header")
     name = os.path.relpath(policy, args.out).replace("/", "_") if policy else os.path.basename(args.model)
@@ -1224,7 +1220,7 @@ def evaluate(policy, data, args):
 
 
 def pass_at_k(n, counts, k):
-    """Mean over statements with c proved of n samples of 1 - C(n-c, k) / C(n, k), and its standard error."""
+    """Mean of 1 - C(n-c, k) / C(n, k) over statements with c of n samples proved, and its standard error."""
     values = [1 - math.comb(n - c, k) / math.comb(n, k) for c in counts]
     m = sum(values) / len(values)
     return m, math.sqrt(sum((v - m) ** 2 for v in values)) / len(values)
@@ -1247,10 +1243,8 @@ def read_statement(text, header=""):
     and modifiers; comments just before it stay, also one that ends the header. Raises lean_check.Refused.
     "open Nat in @[simp] lemma t : p := by sorry" gives "open Nat " and "lemma t : p := by".
     """
-    text = text.replace("\r\n", "\n")
-    head, stop, tail = text.partition("-/")
-    if stop and "/-" not in header + head:  # the text begins inside a comment
-        text = tail
+    head, stop, tail = text.replace("\r\n", "\n").partition("-/")
+    text = tail if stop and "/-" not in header + head else head + stop + tail  # tail: it begins in a comment
     tokens = lean_check.lex(text := header + text.lstrip())
     top = [t for t in tokens if t.kind != "comment" and not t.depth]  # outside brackets, and these themselves
     words = [t.word for t in top]
@@ -1286,7 +1280,7 @@ def as_header(value):
 def statement_and_header(row, default):
     """{"statement", maybe "header"} of a published row; lean_check.Refused if the checker could not read it.
 
-    Text before the theorem goes behind the row's header, or the default; text that imports is complete.
+    Text before the theorem goes behind the row's header, or the default; text with imports needs neither.
     """
     text = next((row[f] for f in ("formal_statement", "lean4_code", "statement", "code") if row.get(f)), None)
     if not is_text(text):
@@ -1296,7 +1290,8 @@ def statement_and_header(row, default):
     header = "" if imports else as_header(row.get("header"))
     before, statement = read_statement(text, header)
     lean_check.template(statement)
-    header = as_header(before if imports or header or not before.strip() else as_header(default) + before)
+    default = "" if imports or header or not before.strip() else as_header(default)
+    header = as_header(default + before)
     if any(t.word in ("sorry", "admit", "sorryAx") for t in lean_check.lex(header + statement)):
         raise lean_check.Refused("malformed", "sorry: the statement, or what stands before it, is left open")
     return {"statement": statement, **({"header": header} if header else {})}
@@ -1363,9 +1358,9 @@ def load_sft(paths):
 
 @dataclass
 class Data:
-    """What a run reads: statements to prove and to evaluate, library, SFT rows."""
-    given: list
-    scored: list
+    """What a run reads."""
+    given: list  # statements of self-play
+    scored: list  # statements of the evaluation: those of --eval, or held out
     library: list
     sft: list
 
@@ -1376,7 +1371,7 @@ class Data:
 
 
 def load_data(args):
-    """All input. Without --eval the statements of splits but "train", or else a tenth, are held out."""
+    """All input. Held out: the splits beside "train"; if there are none, and no --eval, a tenth."""
     tokenizer, draw = load_tokenizer(args.model), rng(args, "subset")
 
     def load(paths):
@@ -1393,7 +1388,7 @@ def load_data(args):
             raise UserError(f"every statement of {', '.join(paths)} is longer than --max_prompt "
                             f"{args.max_prompt}")
         if again := len(rows) - len({s["statement"] for s in rows}):
-            print(f"{', '.join(paths)}: {again} of {len(rows)} statements stand there before; each counts "
+            print(f"{', '.join(paths)}: {again} of {len(rows)} statements are repeated; each counts "
                   "once, with the first one's split and header", file=sys.stderr)
         if long := sum(s["statement"] not in fit for s in rows):
             print(f"{', '.join(paths)}: {long} of {len(rows)} statements are left out, longer than "
@@ -1409,7 +1404,7 @@ def load_data(args):
         given, tenth = draw.sample(given, len(given)), len(given) // 10
         heldout, given = [{**s, "split": "heldout"} for s in given[:tenth]], given[tenth:]
     rows, unseen = load_sft(args.sft), {lean_check.normal_form(s["statement"]) for s in heldout}
-    # A row proves the last theorem of its prompt: it is learnt if that is none of the held-out ones.
+    # A row proves the last theorem of its prompt, and is left out if that is held out.
     last = ["theorem " + re.split(r"\b(?:theorem|lemma)\s", row["prompt"])[-1] for row in rows]
     sft = [row for row, text in zip(rows, last, strict=True)
            if not unseen or lean_check.normal_form(text) not in unseen]
@@ -1436,7 +1431,7 @@ def input_files(args):
 
 
 def missing(args):
-    """What a run needs and this machine lacks, each with what brings it."""
+    """What a run needs and this machine lacks, each with the remedy."""
     from importlib.util import find_spec
     adapter = os.path.exists(f"{args.model}/adapter_config.json")
     lacks = [f"--{flag}: no file {path} (README, One GPU node)" for path, flag in input_files(args).items()

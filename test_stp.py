@@ -1249,9 +1249,9 @@ TOKENIZERS = {  # template of its post-processor, changes of tokenizer_config.js
     "no pad": (None, {"pad_token": None}, {}, ""),
     "ends in its beginning": (None, {"bos_token": "<eos>"}, {}, ""),
     "no end": (None, {"eos_token": None}, {}, "no eos_token"),
-    "loses spaces": (None, {}, {}, "does not give Lean back"),
+    "loses spaces": (None, {}, {}, "does not give Lean text back"),
     "few positions": (None, {}, {"max_position_embeddings": 511}, "it has 511 positions; --max_prompt and --max_new need 512"),
-    "few embeddings": (None, {}, {"vocab_size": 99}, "its tokenizer has ids from 99 on"),
+    "few embeddings": (None, {}, {"vocab_size": 99}, "its tokenizer has ids above the model's largest, 98"),
 }
 
 
@@ -1651,7 +1651,7 @@ def test_a_statement_of_two_files_counts_once(tmp_path, capsys):
     one, two = rows_file(tmp_path / "1", rows[:2]), rows_file(tmp_path / "2", [{**rows[0], "split": "B"}, {**rows[0], "statement": "theorem c : 1 = 1 := by"}])
     data = stp.load_data(flags(tmp_path, "--eval", one, two))
     assert [s["split"] for s in data.scored] == [f"{one} A", f"{one} A", f"{two} A"]
-    assert "1 of 4 statements stand there before" in capsys.readouterr().err
+    assert "1 of 4 statements are repeated" in capsys.readouterr().err
     data = stp.load_data(flags(tmp_path, "--statements", one))
     assert data.scored == [] and capsys.readouterr().err == "no statements are held out of 2: no score without --eval\n"
 
