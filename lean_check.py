@@ -15,13 +15,13 @@ in the same order, repeat them and add "verdict", "message" (Lean's first error,
 Why a verdict can be trusted:
 1. Lean reports each theorem's axioms under a name that cannot be guessed; with an error none is proved. What
    code in a theorem might write goes to stderr, which decides nothing.
-2. Text that Lean could read otherwise than this reader is refused, so proposition and proof cannot leave the
+2. Text that Lean might read differently than `lex` is refused, so proposition and proof cannot leave the
    brackets put around them: a command in them is a parse error.
-3. After a parse error Lean goes on and may run it, so "proved" counts only where nothing failed before in the
-   same process: what was proved behind a failure runs again, among such theorems only.
-4. What failed behind a text in which Lean went on runs again without it, and a theorem runs again alone when
-   its axioms may be a neighbour's or when it was at work while Lean died. One that opens a namespace, which a
-   neighbour's name may have made, runs alone.
+3. After a parse error Lean goes on and may run what follows in a text, so "proved" counts only where nothing
+   failed before in the same process: what was proved behind a failure runs again, among such theorems only.
+4. What failed behind a text in which Lean so went on runs again without that text, and a theorem runs again
+   alone when its axioms may be a neighbour's or when Lean died while checking it. One with `open` always
+   runs alone: the namespace may be one that a neighbour's name has made.
 5. What runs code without a parse error, or searches the file, is refused by the lists below.
 This is no sandbox: Lean, its kernel, the header and the libraries are trusted. Finished proofs deserve
 a second look by lean4checker, lean4lean or SafeVerify. Lean is niced: what feeds GPUs comes first.
@@ -52,7 +52,7 @@ AXIOMS = {"propext", "Classical.choice", "Quot.sound"}  # the axioms of ordinary
 PARSE_ERROR = re.compile(r"([a-z][^\n]* )?(un)?expected\b|missing |unterminated |invalid |unknown tac|tabs ")
 ENV = {**os.environ, "PATH": f"{os.path.dirname(sys.executable)}:{os.environ.get('PATH', os.defpath)}"}
 HEADER_TIMEOUT, HEADER_TRIES = 600.0, 3  # seconds (a cold import from a slow disk); processes
-BATCH, GRACE = 500, 0.05  # theorems a Lean process, at most; seconds a worker waits for so many
+BATCH, GRACE = 500, 0.05  # theorems a Lean process, at most; seconds a worker waits for a full batch
 HELD = 10**9  # characters of attempts held at most: they wait for their verdict, or for an earlier one
 
 
@@ -79,7 +79,7 @@ REFUSED = {word: reason for reason, words in {
     "names a declaration": "decl_name with_decl_name proxy_equiv derive_fintype",
     "a search": "exact? apply? rw? have? have?! have!? try? observe? rw_search polyrith",
 }.items() for word in words.split()}  # as a part of a longer name, too
-COMMANDS = {"theorem", "axiom", "variable", "instance", "example", "notation"}  # Lean refuses them all, later
+COMMANDS = {"theorem", "axiom", "variable", "instance", "example", "notation"}  # Lean refuses them, but later
 OPTIONS = tuple("""pp. trace. linter. tactic. synthInstance. maxRecDepth maxHeartbeats autoImplicit Nat.
  backward. relaxedAutoImplicit simprocs push_cast maxSynthPendingDepth""".split())
 BRACKETS = {"(": ")", "[": "]", "{": "}", "⟨": "⟩", "⦃": "⦄"}
@@ -134,7 +134,7 @@ def lex(text):
 
 
 def scan(text, limit=0, first=()):
-    """Lean text -> (that with blanks for comments, its tokens without them); Refused: Lean must not see it.
+    """Lean text -> (the text, comments blanked out; its other tokens). Refused: Lean must not see it.
 
     limit: the largest maxHeartbeats the text may set, 0: any. first: words a statement may begin with.
     """
@@ -173,7 +173,7 @@ def scan(text, limit=0, first=()):
 
 
 def refusal(kind, word, before, after, behind, limit):
-    """Why Lean must not see a word, or None. before, after: words beside it; behind: the text."""
+    """Why Lean must not see a word, or None. before, after: its neighbours; behind: text after it."""
     if kind == "name":
         if before == "set_option" and not word.startswith(OPTIONS):
             return "an option that is not on the list"
@@ -226,8 +226,8 @@ def check_tactics(code, closed, columns):
 def template(statement, proof=None, limit=0):
     """Lean text of one theorem, with \\0 for the secret in its name; Refused: must not reach Lean.
 
-    proof: None leaves it out. In brackets of ours, the proposition cannot bring its own proof, nor the proof
-    go on with commands. Columns stay.
+    proof: None leaves it out. In our brackets the proposition cannot bring its own proof, nor the proof be
+    followed by commands. Columns are kept.
     """
     head, column, name = split_statement(statement, limit)
     body = "sorry"
@@ -260,7 +260,7 @@ def split_statement(statement, limit):
     if ("let", "rec") in itertools.pairwise(words) or {"sorry", "admit", "sorryAx"} & set(words):
         raise Refused("rejected", "sorry or let rec: left open, or Lean lets the proof choose its meaning")
     secret = re.sub(f"({PART})$", "\0.\\1", name)  # its last part stays: a proof may call itself
-    # with the secret, `fun` would be a name: a namespace has it without, where it may be no name. 1 ms
+    # Behind the secret even `fun` is a name; `namespace fun` fails, as `theorem fun` would. It takes 1 ms.
     asked = f"namespace {name}\nend {name}\n" if re.fullmatch(r"[^\d.«]{2,}|_|[^\0-~]", name) else ""
     column_t, column_by = (at - code.rfind("\n", 0, at) - 1 for at in (colon + 1, by.start))
     head = f"{asked}{code[:start].lstrip()}{secret}{code[start + len(name):colon]}:(\n"
@@ -280,8 +280,8 @@ class Job:
     def __init__(self, header, text="", result=None):
         self.header, self.text = header, text
         self.result = result  # verdict, message, axioms, seconds
-        self.good = False  # proved, but behind a failure: runs again in company of such
-        self.alone = bool(re.search(r"\bopen\b", text))  # in its process: a neighbour's name is a namespace
+        self.good = False  # proved, but behind a failure: runs again among such jobs
+        self.alone = bool(re.search(r"\bopen\b", text))  # runs alone: `open` might find a neighbour's name
         self.tries = 0  # processes that did not get through the header
 
     def finish(self, verdict, message, axioms=(), seconds=0.0):
@@ -294,7 +294,7 @@ def find_lean(lean=None, project=None):
     name = lean or ("lake env lean" if project else "lean" if shutil.which("lean") else shlex.quote(tiny))
     try:
         argv = shlex.split(name)
-    except ValueError:  # a quotation mark without its other one
+    except ValueError:  # an unclosed quotation mark
         argv = None
     if not argv or not shutil.which(argv[0]):
         raise LeanError(f"Lean not found: {name} (install Lean with elan, or name it with --lean)")
@@ -328,7 +328,7 @@ def end(p, why):
 
 
 def watch(pool):
-    """Ends processes over a limit, and what one that has ended left behind, until all work is done."""
+    """Until all work is done, kills processes over a limit, and what an ended one has left running."""
     while not pool.stop:
         for p in list(pool.running):
             ended, late = p.poll() is not None, time.monotonic() > p.deadline
@@ -338,14 +338,14 @@ def watch(pool):
 
 
 def went_on(messages):
-    """Whether Lean may have run a command after a parse error: at least our `)` behind it makes it say so."""
+    """Did Lean go on after a parse error, and maybe run commands? It then complains at least of our `)`."""
     places = [(m["pos"]["line"], m["pos"]["column"], m["severity"], m["data"]) for m in messages]
     broken = [p for p in places if p[2] == "error" and PARSE_ERROR.match(p[3])]
     return bool(broken) and max(places)[:2] > min(broken)[:2]
 
 
 def judge(messages, report, sketch):
-    """Lean's messages about one theorem, and the one of its `#print axioms` -> (verdict, message, axioms)."""
+    """Lean's messages about one theorem, that of its `#print axioms` -> (verdict, message, axioms)."""
     for m in [m for m in messages if m["severity"] == "error"][:1]:
         late = "(deterministic) timeout" in m["data"] and m.get("kind", "runtime.").startswith("runtime.")
         return "timeout" if late else "failed", m["data"], []  # Lean before 4.15 has no kinds of messages
