@@ -393,7 +393,7 @@ def self_play_iteration(t, data, history, policy, args):
 
     # Prove and verify: K samples for each given statement and conjecture.
     K = args.K if t else args.K0
-    spare = K * (len(statements) - len(tried)) // max(1, len(statements))  # a statement; conjectures left it
+    spare = K * (len(statements) - len(tried)) // max(1, len(statements))  # left by conjectures, each
     jobs = [{**s, "role": "given", "n": K + spare} for s in statements]
     jobs += [{**c, "role": "conjecture", "n": K} for c in tried]
     stats = prove(folder, jobs, policy, args)
