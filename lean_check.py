@@ -167,7 +167,7 @@ def scan(text, limit=0, first=()):
         raise Refused("failed", f"no bracket closes '{text[open_[-1]]}'" if open_ else "brackets too deep")
     if m := re.search("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]", code):
         raise Refused("rejected", f"control character U+{ord(m[0]):04X}")
-    if not first or any(t.word in ("by", "decreasing_by") for t in tokens[:-1]):
+    if not first or any(t.word in ("by", "by?", "decreasing_by") for t in tokens[:-1]):
         check_tactics(code, closed, set() if not first else {0})
     return code, tokens
 
@@ -257,8 +257,8 @@ def split_statement(statement, limit):
     typed = more and not any(t.start > more[-1] and t.word in BINDER_ENDS for t in top)  # as `T : Prop`
     if by.depth or not code[colon + 1:end].strip() or before or typed:
         raise Refused("rejected", "statement: not one theorem with binders and one proposition")
-    if ("let", "rec") in itertools.pairwise(words) or {"sorry", "admit", "sorryAx"} & set(words):
-        raise Refused("rejected", "sorry or let rec: left open, or Lean lets the proof choose its meaning")
+    if ("let", "rec") in itertools.pairwise(words) or {"sorry", "admit", "sorryAx", "type_of"} & set(words):
+        raise Refused("rejected", "sorry, let rec, type_of: left open, or the proof could choose what it means")
     secret = re.sub(f"({PART})$", "\0.\\1", name)  # its last part stays: a proof may call itself
     # Behind the secret even `fun` is a name; `namespace fun` fails, as `theorem fun` would. It takes 1 ms.
     asked = f"namespace {name}\nend {name}\n" if re.fullmatch(r"[^\d.«]{2,}|_|[^\0-~]", name) else ""

@@ -198,7 +198,7 @@ def test_honest_statements(statement, proof):
     "theorem t : True : Prop := by", "theorem t (h : True) : ∀ p : Prop, p → True : Prop := by", "theorem t : let x := True; x : Prop := by",
     "theorem t : s!\"{x}\" = \"\" := by", "theorem t : (by simp (maxSteps := f 1); exact True) := by",
     "theorem t : 2 = (let rec n : Nat := 3; n) := by", "theorem t (h : (let/- -/rec p : Prop := True; p)) : True := by",
-    "theorem t : (sorry : Prop) := by", "theorem t (h : sorry) : True := by"])
+    "theorem t : (sorry : Prop) := by", "theorem t (h : sorry) : True := by", "theorem t : id (type_of% _ : Prop) := by"])
 def test_what_is_not_exactly_one_theorem(statement):
     got, = lean_check.check_statements([{"statement": statement}], lean=LEAN, workers=1)
     assert got["verdict"] == "malformed" and got["message"]
