@@ -258,7 +258,7 @@ def split_statement(statement, limit):
     if by.depth or not code[colon + 1:end].strip() or before or typed:
         raise Refused("rejected", "statement: not one theorem with binders and one proposition")
     if ("let", "rec") in itertools.pairwise(words) or {"sorry", "admit", "sorryAx", "type_of"} & set(words):
-        raise Refused("rejected", "sorry, let rec, type_of: left open, or the proof could choose what it means")
+        raise Refused("rejected", "sorry, let rec, type_of: left open, or the proof may choose what it means")
     secret = re.sub(f"({PART})$", "\0.\\1", name)  # its last part stays: a proof may call itself
     # Behind the secret even `fun` is a name; `namespace fun` fails, as `theorem fun` would. It takes 1 ms.
     asked = f"namespace {name}\nend {name}\n" if re.fullmatch(r"[^\d.«]{2,}|_|[^\0-~]", name) else ""

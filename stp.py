@@ -36,7 +36,8 @@ Differences from the paper and its official code
  10. tiny preset only (table PRESETS): sizes, three epochs an iteration, conjectures are challenging up to a
      pass rate of 1/2 instead of 1/4, Lean's heartbeats are limited, and stage 3 repeats the proofs found.
 
-The run folder (--out). A file or folder that exists is finished: the same command goes on after any stop.
+The run folder (--out). A file or folder that exists is finished: the same command goes on after any stop, and
+takes up the verdicts in attempts.jsonl.tmp (from a wrong Lean? delete it).
   config.json, metrics.jsonl (see `metrics`); sft/, final_24/: adapter/, and merged/, which transformers loads
   iter_07/   seeds, conjectures (Lean's verdict; "tried": by the prover), attempts (each distinct proof, its
              count and verdict), rewards (reason, weight), examples .jsonl; model/ (only the newest: merged/);
@@ -482,9 +483,9 @@ def prove(folder, jobs, policy, args):
                        "proof": proof, "count": count}
 
     def verdicts():
-        start, counts, crash, new = time.time(), Counter(), "", attempts()
-        before = (row for row, _ in zip(old, new, strict=False))  # takes the same ones from new, unchecked
-        for a in itertools.chain(before, lean(lean_check.check, new, args)):
+        start, counts, crash = time.time(), Counter(), ""
+        new = itertools.islice(attempts(), len(old), None)  # the shards give them in the same order
+        for a in itertools.chain(old, lean(lean_check.check, new, args)):
             counts[a["verdict"]] += 1
             crash = a["message"] if a["verdict"] == "crashed" else crash
             stats["lean"] += a["seconds"]
@@ -1249,14 +1250,14 @@ def read_statement(text, header=""):
     top = [t for t in tokens if t.kind != "comment" and not t.depth]  # outside brackets, and these themselves
     words = [t.word for t in top]
     theorems = [i for i, word in enumerate(words) if word in ("theorem", "lemma")]
-    if not theorems:
+    if not theorems or top[theorems[-1]].start < len(header):
         raise lean_check.Refused("malformed", "no theorem or lemma")
     keyword = first = theorems[-1]  # places in top: of `theorem`, of its first attribute or modifier
     while first and (words[first - 1] in MODIFIERS or words[max(first - 3, 0):first] == ["@", "[", "]"]):
         first -= 1 if words[first - 1] in MODIFIERS else 3
     after = top[first - 1].start if first else -1
     start = next(t.start for t in tokens if t.start > after)  # of its comments
-    before = re.sub(r"^(\s*(?:open|set_option|variable|omit|include)\b[^\n]*?)\s+in\b", r"\1",
+    before = re.sub(r"^(\s*(?:open|set_option|variable|omit|include)\b[^\n]*)\s+in(?=\s*?$)", r"\1",
                     text[:start], flags=re.M)
     complete = all({":=", "|"} & set(words[i:j]) for i, j in itertools.pairwise(theorems))
     if not complete or any(words[i - 1] in (":=", "by") for i in [*theorems[1:], first] if i):
@@ -1286,7 +1287,7 @@ def statement_and_header(row, default):
     if not is_text(text):
         raise lean_check.Refused("malformed", "no Lean text in formal_statement, lean4_code, statement, code")
     text = text.removeprefix("\ufeff")
-    imports = re.search(r"^\s*(import|prelude)\b", text, re.M)
+    imports = re.match(r"(?:\s|--[^\n]*|/-(?s:.*?)-/)*+(import|prelude)\b", text)
     header = "" if imports else as_header(row.get("header"))
     before, statement = read_statement(text, header)
     lean_check.template(statement)
@@ -1557,7 +1558,6 @@ def start(args):
 
 def main():
     go_on = "the same command goes on from the last finished phase"
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends its processes and Lean's files, too
     try:
         args = parse_args()
         seen = args.gpus or torch.cuda.device_count()
@@ -1582,4 +1582,5 @@ def main():
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends its processes and Lean's files, too
     sys.exit(main())

@@ -833,6 +833,7 @@ def test_statement_endings(tmp_path, end):
     ("open And in\ndef d : Prop := True\n\n" + B, "open And\ndef d : Prop := True\n\n", B),
     ("theorem l : True := True.intro\n\n" + B, "theorem l : True := True.intro\n\n", B),
     ("variable {V : Type} [Inhabited V]\n" + B, "variable {V : Type} [Inhabited V]\n", B),
+    ("omit [Inhabited V] in\ninclude h in\n" + B, "omit [Inhabited V]\ninclude h\n", B),
     ("theorem l : True → True\n| h => h\n@[simp] " + B, "theorem l : True → True\n| h => h\n", B)])
 def test_what_stands_before_a_theorem(tmp_path, text, before, statement):
     want = {"name": "a", "split": "all", "statement": statement + " := by", **({"header": "D\n" + before} if before else {})}
@@ -842,7 +843,7 @@ def test_what_stands_before_a_theorem(tmp_path, text, before, statement):
 @pytest.mark.parametrize("header, text, want", [
     (None, B, None), (" \n", B, None), ([], B, None), ("import A", B, "import A\n"), ("import A\n\n", B, "import A\n\n"),
     (["import A", "", "open B"], B, "import A\n\nopen B\n"), (["import A\n", "open B\n"], "def d := 1\n" + B, "import A\nopen B\ndef d := 1\n"),
-    ("import A", "import B\nopen C\n" + B, "import B\nopen C\n"), (None, "\nimport B\n" + B, "import B\n"), (None, "open B " + B, "D\nopen B \n")])
+    ("import A", "import B\nopen C\n" + B, "import B\nopen C\n"), ("import A", "/-- They\nimport 3. -/\n" + B, "import A\n"), ("variable (h : ∑ i in s, i = 0)", B, "variable (h : ∑ i in s, i = 0)\n"), (None, "\nimport B\n" + B, "import B\n"), (None, "open B " + B, "D\nopen B \n")])
 def test_headers(tmp_path, header, text, want):
     assert load_one(tmp_path, {"lean4_code": text, "header": header}, header="D").get("header") == want
 
@@ -863,7 +864,7 @@ def test_lean_takes_what_was_loaded(tmp_path, row, term):
     ({"statement": f"theorem l : True := by\n\n{B} := by"}, "left open"), ({"statement": f"theorem l : True\n\n{B}"}, "left open"),
     ({"statement": B, "header": "def answer : Prop := sorry\n"}, "left open"), ({"statement": B, "header": 5}, "header is no text"),
     ({"statement": B, "header": ["a", None]}, "header is no text"), ({"statement": B, "header": "\ud800"}, "header is no text"),
-    ({"statement": "def t : G := by"}, "no theorem"), ({"statement": "-- theorem t : P"}, "theorem"), ({"statement": B + "\ud800"}, "no Lean text"),
+    ({"statement": "def t : G := by"}, "no theorem"), ({"statement": "example : G := by sorry", "header": "lemma l : True := trivial\n"}, "no theorem"), ({"statement": "-- theorem t : P"}, "theorem"), ({"statement": B + "\ud800"}, "no Lean text"),
     ({"statement": "theorem t : True ∧ sorry := by"}, "sorry"), ({"statement": "theorem := by"}, ""), ({"statement": "theorem t (p : Prop :="}, ""),
     ({"statement": None}, "no Lean text"), ({"statement": ["theorem t : True"]}, "no Lean text"), ({"text": B}, "no Lean text")])
 def test_what_is_unusable_is_counted(tmp_path, capsys, row, reason):
@@ -891,6 +892,7 @@ def test_equal_statements(tmp_path, capsys):
 def test_names_and_splits_of_any_type(tmp_path, value, want):
     row = load_one(tmp_path, {"statement": B, "name": value, "split": value})
     assert (row["name"], row["split"]) == (want or "t", want or "all")
+    assert load_one(tmp_path, {"statement": "theorem A.«b c».d : True := by"})["name"] == "A.«b c».d"
 
 
 A = b'{"a": "\xe2\x84\x95"}'
@@ -922,7 +924,7 @@ def test_library(tmp_path, capsys):
         {"name": "n", "split": "all", "statement": "theorem n : True := by", "proof": "\n  simp", "header": "import A\nopen And\n"},
         {"name": "l2", "split": "all", "statement": "theorem l : True := by", "proof": " simp"}]
     assert "l.jsonl: 1 of 4 " in capsys.readouterr().err
-    for i, proof in enumerate([None, "\ud800", ["x"], " by\n  simp", ":= x"]):
+    for i, proof in enumerate([None, "\ud800", ["x"], " by\n  simp", ":= x", "theorem l : True := by simp"]):
         with pytest.raises(stp.UserError, match=r"--library: .* of .*l\.jsonl needs a text \"proof\""):
             stp.load_library([rows_file(tmp_path / f"{i}l.jsonl", [rows[0], {**rows[2], "proof": proof}])])
 
@@ -1252,6 +1254,7 @@ TOKENIZERS = {  # template of its post-processor, changes of tokenizer_config.js
     "loses spaces": (None, {}, {}, "does not give Lean text back"),
     "few positions": (None, {}, {"max_position_embeddings": 511}, "it has 511 positions; --max_prompt and --max_new need 512"),
     "few embeddings": (None, {}, {"vocab_size": 99}, "its tokenizer has ids above the model's largest, 98"),
+    "an end that the model has not": (None, {"eos_token": "<new>"}, {}, "its tokenizer has ids above the model's largest, "),
 }
 
 
@@ -1464,6 +1467,8 @@ def test_training_steps_by_hand(small, tmp_path):
     for seed in (0, 1):  # small batches
         stp.train(f"{tmp_path}/{seed}", None, examples[:12], variant(args, batch_size=5, seed=seed), 1e-3)
     assert not torch.allclose(*(tensors(f"{tmp_path}/{seed}/merged")["model.norm.weight"] for seed in (0, 1)), atol=1e-5)
+    _, told = stp.train(f"{tmp_path}/z", None, [{**example, "weight": 0.0} for example in examples[:2]], args, 1e-3)
+    assert told["loss"] == 0 and tensors(f"{tmp_path}/z/merged")["model.norm.weight"].isfinite().all()
 
 
 def test_adapter_goes_on_and_full_finetune_goes_on_from_weights(small, tmp_path):
@@ -2016,19 +2021,19 @@ def test_loop(finished):
 
 
 def test_kill_9_in_every_phase_gives_the_same(finished, cut_down, tmp_path):
-    """Each time nothing is left running."""
+    """Each time nothing is left running, after SIGTERM no file of Lean either."""
     out, done = tmp_path / "out", []
-    for moment in (["sft.tmp/data.pt"], ["iter_00/attempts/*.jsonl"], ["iter_01/conjecture/*.jsonl", "../out.tmp/lean_check_*/*"],
-                   ["iter_01/model.tmp/data.pt"], ["eval/*/attempts/*.jsonl"]):
+    for how, *moment in ([9, "sft.tmp/data.pt"], [9, "iter_00/attempts/*.jsonl"], [15, "iter_01/conjecture/*.jsonl", "../out.tmp/lean_check_*/*"],
+                         [9, "iter_01/model.tmp/data.pt"], [9, "eval/*/attempts/*.jsonl"]):
         process = start_stp(*cut_down, "--out", out, mark=out)
         wait_for(lambda moment=moment: all(glob.glob(f"{out}/{pattern}") for pattern in moment), process)
-        process.kill()
+        process.send_signal(how)
         process.communicate()
-        assert all_ended(out), moment
+        assert all_ended(out) and (how == 9 or not glob.glob(f"{out}.tmp/lean_check_*")), moment
         shutil.rmtree(f"{out}.tmp")
         done.append(process.returncode)
     run_stp(*cut_down, "--out", out, mark=out)
-    assert done == [-signal.SIGKILL] * 5 and timeless(out) == timeless(finished[0])
+    assert done == [-9, -9, 143, -9, -9] and timeless(out) == timeless(finished[0])
 
 
 def test_interrupt_and_a_second_start(cut_down, tmp_path):
