@@ -80,6 +80,7 @@ REFUSED = {word: reason for reason, words in {
     "a search": "exact? apply? rw? have? have?! have!? try? observe? rw_search polyrith",
 }.items() for word in words.split()}  # as a part of a longer name, too
 COMMANDS = {"theorem", "axiom", "variable", "instance", "example", "notation"}  # Lean refuses them, but later
+GAPS = {"sorry", "admit", "sorryAx"}  # in a statement, or a header
 OPTIONS = tuple("""pp. trace. linter. tactic. synthInstance. maxRecDepth maxHeartbeats autoImplicit Nat.
  backward. relaxedAutoImplicit simprocs push_cast maxSynthPendingDepth""".split())
 BRACKETS = {"(": ")", "[": "]", "{": "}", "⟨": "⟩", "⦃": "⦄"}
@@ -142,7 +143,8 @@ def scan(text, limit=0, first=()):
     code, tokens, open_, closed, before, end = [], [], [], {}, "", 0
     every = lex(text)
     words = [t.word for t in every if t.kind != "comment"] + [""]
-    for kind, word, start, depth in every:
+    for token in every:
+        kind, word, start, _ = token
         if kind == "comment":
             if word[:3] in ("/--", "/-!") and (tokens or not first):
                 raise Refused("rejected", "a doc comment inside the text")
@@ -160,7 +162,7 @@ def scan(text, limit=0, first=()):
             if not open_ or BRACKETS[text[open_[-1]]] != word:
                 raise Refused("failed", f"unexpected '{word}'")
             closed[open_.pop()] = start
-        tokens.append(Token(kind, word, start, depth))
+        tokens.append(token)
         before = plain
     code = "".join(code) + text[end:]
     if open_ or any(t.depth > 200 for t in tokens):  # Lean's own recursion limit is near
@@ -257,7 +259,7 @@ def split_statement(statement, limit):
     typed = more and not any(t.start > more[-1] and t.word in BINDER_ENDS for t in top)  # as `T : Prop`
     if by.depth or not code[colon + 1:end].strip() or before or typed:
         raise Refused("rejected", "statement: not one theorem with binders and one proposition")
-    if ("let", "rec") in itertools.pairwise(words) or {"sorry", "admit", "sorryAx", "type_of"} & set(words):
+    if ("let", "rec") in itertools.pairwise(words) or {*GAPS, "type_of"} & set(words):
         raise Refused("rejected", "sorry, let rec, type_of: left open, or the proof may choose what it means")
     secret = re.sub(f"({PART})$", "\0.\\1", name)  # its last part stays: a proof may call itself
     # Behind the secret even `fun` is a name; `namespace fun` fails, as `theorem fun` would. It takes 1 ms.

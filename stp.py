@@ -1109,8 +1109,9 @@ def metrics(t, data, unproved, seeds, conjectures, attempts, rewards, examples, 
             seconds):
     """One line of metrics.jsonl; what its names do not say stands beside them."""
     proved = sum(rate > 0 for rate in history.best.values())
-    verdicts, checked, form = Counter(), Counter(c["verdict"] for c in conjectures), lean_check.normal_form
-    bad = {form(c["statement"]) for c in conjectures if c["verdict"] not in ("ok", "duplicate")}
+    verdicts, checked = Counter(), Counter(c["verdict"] for c in conjectures)
+    forms = [(lean_check.normal_form(c["statement"]), c["verdict"]) for c in conjectures]
+    bad = {form for form, verdict in forms if verdict not in ("ok", "duplicate")}
     for a in attempts:
         verdicts[a["verdict"]] += a["count"]
     rates = reward.pass_rates(attempts)
@@ -1127,7 +1128,7 @@ def metrics(t, data, unproved, seeds, conjectures, attempts, rewards, examples, 
         "distinct_proofs": mean(found.values()),  # of a proved statement, in this iteration
         "seeds": len(seeds), "lemmas": len({s["lemma"] for s in seeds} - {None}),  # distinct ones
         "sampled": len(conjectures),  # conjectures written; of these:
-        "wellformed": sum(form(c["statement"]) not in bad for c in conjectures),  # copies count as the first
+        "wellformed": sum(form not in bad for form, _ in forms),  # copies count as the first
         "distinct": checked["ok"], "tried": len(rewards),
         # of those tried, with a proof and a pass rate of at most --challenge
         "barely": len(rewards) - reasons["unproved"] - reasons["too easy"] - reasons["unjudged"],
@@ -1293,8 +1294,8 @@ def statement_and_header(row, default):
     lean_check.template(statement)
     default = "" if imports or header or not before.strip() else as_header(default)
     header = as_header(default + before)
-    if any(t.word in ("sorry", "admit", "sorryAx") for t in lean_check.lex(header + statement)):
-        raise lean_check.Refused("malformed", "sorry: the statement, or what stands before it, is left open")
+    if any(t.word in lean_check.GAPS for t in lean_check.lex(header)):
+        raise lean_check.Refused("malformed", "sorry: what stands before the statement is left open")
     return {"statement": statement, **({"header": header} if header else {})}
 
 
@@ -1404,18 +1405,18 @@ def load_data(args):
     if not heldout and not args.eval:
         given, tenth = draw.sample(given, len(given)), len(given) // 10
         heldout, given = [{**s, "split": "heldout"} for s in given[:tenth]], given[tenth:]
-    rows, unseen = load_sft(args.sft), {lean_check.normal_form(s["statement"]) for s in heldout}
+    rows, form = load_sft(args.sft), lean_check.normal_form
     # A row proves the last theorem of its prompt, and is left out if that is held out.
-    last = ["theorem " + re.split(r"\b(?:theorem|lemma)\s", row["prompt"])[-1] for row in rows]
-    sft = [row for row, text in zip(rows, last, strict=True)
-           if not unseen or lean_check.normal_form(text) not in unseen]
+    proved = [form("theorem " + re.split(r"\b(?:theorem|lemma)\s", row["prompt"])[-1]) for row in rows]
+    unseen = {form(s["statement"]) for s in heldout}
+    sft = [row for row, theorem in zip(rows, proved, strict=True) if theorem not in unseen]
     if lost := len(rows) - len(sft):
         print(f"{', '.join(args.sft)}: {lost} of {len(rows)} rows are left out, proofs of statements "
               "that are held out", file=sys.stderr)
     scored = load(args.eval) if args.eval else heldout
     if args.eval:
-        learnt = set(map(lean_check.normal_form, [*(s["statement"] for s in given), *last]))
-        if again := sum(lean_check.normal_form(s["statement"]) in learnt for s in scored):
+        learnt = {*proved, *(form(s["statement"]) for s in given)}
+        if again := sum(form(s["statement"]) in learnt for s in scored):
             print(f"{', '.join(args.eval)}: {again} of {len(scored)} statements are given too, or proved in "
                   "--sft", file=sys.stderr)
     if not scored and args.samples:

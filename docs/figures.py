@@ -461,8 +461,10 @@ def main(argv=None):
     args = parser.parse_args(argv)
     try:
         args.function(args)
-    except lean_check.UserError as e:
+    except lean_check.LeanError as e:
         fail(e)
+    except lean_check.UserError as e:
+        fail(f"{e}; expected run folders of stp.py, or --runs FILE")
     except OSError as e:
         fail(f"cannot write: {e}")
 
