@@ -20,8 +20,8 @@ Why a verdict can be trusted:
 3. After a parse error Lean goes on and may run what follows in a text, so "proved" counts only where nothing
    failed before in the same process: what was proved behind a failure runs again, among such theorems only.
 4. What failed behind a text in which Lean so went on runs again without that text, and a theorem runs again
-   alone when its axioms may be a neighbour's or when Lean died while checking it. One with `open` always
-   runs alone: the namespace may be one that a neighbour's name has made.
+   alone when its axioms may be a neighbour's or when Lean died while checking it. One with `open` or a name
+   like t.match_1 always runs alone: a neighbour may have made what it opens, or taken what it names.
 5. What runs code without a parse error, or searches the file, is refused by the lists below.
 This is no sandbox: Lean, its kernel, the header and the libraries are trusted. Finished proofs deserve
 a second look by lean4checker, lean4lean or SafeVerify. Lean is niced: what feeds GPUs comes first.
@@ -239,7 +239,7 @@ def template(statement, proof=None, limit=0):
         others = [len(m) for m in re.findall(r"\n( *)(?=[^ \n])", code)]
         if blank.endswith("\n") and code.strip():
             raise Refused("failed", "the proof is not indented")
-        if "\n" not in blank and blank and others and len(blank) <= min(others) < column + 2 + len(blank):
+        if "\n" not in blank and others and 1 < len(blank) <= min(others) < column + 2 + len(blank):
             code = "\n" + code  # all lines indented, but the first has lost its line break
         body = f"{' ' * column}by{'' if blank else ' '}{code}"
     return f"{head}\n):=(\n{body}\n)\n#print axioms {name}\n"
@@ -283,7 +283,7 @@ class Job:
         self.header, self.text = header, text
         self.result = result  # verdict, message, axioms, seconds
         self.good = False  # proved, but behind a failure: runs again among such jobs
-        self.alone = bool(re.search(r"\bopen\b", text))  # runs alone: `open` might find a neighbour's name
+        self.alone = bool(re.search(r"\bopen\b|\.«?(match|proof)?_", text))  # see 4 at the top
         self.tries = 0  # processes that did not get through the header
 
     def finish(self, verdict, message, axioms=(), seconds=0.0):

@@ -228,6 +228,8 @@ def test_a_misspelt_name_is_no_variable_of_a_conjecture():
 @pytest.mark.parametrize("first,then,want", [
     (("theorem t : True", "exact (with_decl_name% A (let rec False : Prop := True; trivial))"), ("theorem A.t : False", "exact True.intro"), ["rejected", "failed"]),
     (("theorem A.t : True", "trivial"), ("theorem t : True", "open A in\n  trivial"), ["proved", "failed"]),
+    *((("theorem t : True", f"have {k} := {v}\n  trivial"), ("theorem u : True", f"have {k} := {v}\n  have := @u.{n}\n  trivial"), ["proved", "proved"])
+      for k, v, n in [("f : Nat → True", "fun n => match n with | .zero => trivial | .succ _ => trivial", "match_1"), ("k : 2 = 2", "by decide +kernel", "_proof_1")]),
     (("theorem Nat.Classical.t : True", "trivial"), ("theorem Nat.u (p : Prop) : p ∨ ¬p", "open Classical in\n  exact Decidable.em p"), ["proved", "proved"])])
 def test_names_of_a_neighbour(first, then, want):
     """No theorem names a declaration that another finds; what depends on a namespace has its own process."""
