@@ -29,12 +29,16 @@ Differences from the paper and its official code
      must not be a given statement under another name.
   7. A proof uses a lemma if it contains the lemma's full name; the official code asks Lean, which also sees
      names that `open` shortens and `h.lemma`. Without a library "no lemma" seeds have no cap.
-  8. Stage 1 also mines examples for "no lemma". An epoch takes all examples (its last batch may be smaller),
-     and a training runs whole epochs, at least 5 steps in all. Gradients are clipped to norm 1.
+  8. Stage 1 mines from the nearest earlier theorem, not from all, and also for "no lemma". An epoch takes all
+     examples (its last batch may be smaller), and a training runs whole epochs, at least 5 steps in all.
+     Stage 3 takes the SFT data as it is; the official code leaves its proofs of LeanWorkbook out there.
   9. Conjectures are reweighted towards what was unproved when the iteration began; in the official code, when
      it ended. There a statement may also count several times (miniF2F- and ProofNet-valid, last rounds).
  10. tiny preset only (table PRESETS): sizes, three epochs an iteration, conjectures are challenging up to a
      pass rate of 1/2 instead of 1/4, Lean's heartbeats are limited, and stage 3 repeats the proofs found.
+ 11. The official self-play drops a conjecture whose pass rate is exactly 1/4, limits seeds and conjectures by
+     the number of all given statements (here: of those of the iteration), and its replay lacks a statement's
+     failures before its first proof.
 
 The run folder (--out). A file or folder that exists is finished: the same command goes on after any stop, and
 takes up the verdicts in attempts.jsonl.tmp (from a wrong Lean? delete it).
@@ -137,10 +141,10 @@ def make_parser():
     add("--dry_run", False, "print the plan, in counts and hours, and what is missing; run nothing")
 
     group = p.add_argument_group("data (JSON list or JSON Lines)")
-    add("--statements", ["data/leanworkbook.jsonl"], "given: statement; maybe header, split, name", nargs="+")
+    add("--statements", ["data/leanworkbook.json"], "given: statement; maybe header, split, name", nargs="+")
     add("--subset", 10_000, "number of given statements to use, drawn at random; 0: all")
     add("--skip_bad", False, "go on though more than half of a file of statements is unusable")
-    add("--library", [], "theorems with proofs: name, statement, proof; maybe file, header", nargs="*")
+    add("--library", ["data/lemmas.jsonl"], "lemmas: name, statement; maybe proof, file, header", nargs="*")
     add("--sft", ["data/sft.jsonl"], "prompt, target; maybe weight", nargs="*")
     add("--header", PAPER_HEADER, "Lean header of statements without their own", type=str)
 
@@ -327,7 +331,7 @@ def sft_examples(data, args):
     """
     examples = list(data.sft)
     latest = defaultdict(dict)  # file -> lemma or None -> latest theorem that uses it
-    for b in data.library:
+    for b in data.theorems:
         examples.append(prover_example(b, args))
         seen = latest[str(b.get("file"))]
         uses = [*sorted(reward.invoked(b["proof"], data.lemmas)), None]
@@ -1268,7 +1272,8 @@ def read_statement(text, header=""):
         lets += (words[end] in ("let", "have", "letI", "haveI")) - (words[end] == ":=")
         end += 1
     last = top[end - 1].start + len(words[end - 1])
-    return before, f"{text[start:top[first].start]}{text[top[keyword].start:last]} := by"
+    ending = re.match(r" +:= +by(?=\s|$)|", text[last:])[0] or " := by"  # kept: LeanWorkbook's "   :=  by"
+    return before, f"{text[start:top[first].start]}{text[top[keyword].start:last]}{ending}"
 
 
 def as_header(value):
@@ -1317,7 +1322,7 @@ def load_statements(path, header="", skip_bad=False):
             new = {**statement_and_header(row, header), **pick(row, "proof", "file")}
             own = lean_check.split_statement(new["statement"], 0)[2].replace("\0.", "")
             new |= {"name": label(row.get("name"), own), "split": label(row.get("split"), "all")}
-            old = rows.setdefault((new["statement"], str(new.get("proof"))), new)
+            old = rows.setdefault((new["statement"], str(new.get("proof")), new["name"]), new)
             if old.get("header") != new.get("header"):  # a run knows statements by their text alone
                 raise lean_check.Refused("malformed", "a statement again, under another header")
         except lean_check.Refused as e:
@@ -1335,13 +1340,17 @@ def load_statements(path, header="", skip_bad=False):
 
 
 def load_library(paths, header="", skip_bad=False):
-    """Theorems with proofs: rows as of load_statements, with "proof"."""
+    """Rows as of load_statements, with "proof": text behind "by", or "" where a theorem is only a lemma."""
     rows = [row for path in paths for row in load_statements(path, header, skip_bad)]
     for row in rows:
-        if not is_text(row.get("proof")) or re.match(r"\s*(:=|(by|theorem|lemma)\b)", row["proof"]):
-            raise UserError(f'--library: {row["name"]} of {", ".join(paths)} needs a text "proof": what '
+        row["proof"] = "" if row.get("proof") is None else row["proof"]
+        if not is_text(row["proof"]) or re.match(r"\s*(:=|(by|theorem|lemma)\b)", row["proof"]):
+            raise UserError(f'--library: "proof" of {row["name"]} of {", ".join(paths)} must be a text: what '
                             'follows ":= by"')
-    return [{**row, "proof": re.sub(r"^(?=\S)", " ", row["proof"])} for row in rows]  # it follows "by"
+        row["proof"] = re.sub(r"^(?=\S)", " ", row["proof"])  # it follows "by"
+    if bare := sum(not row["proof"] for row in rows):
+        print(f"{', '.join(paths)}: {bare} of {len(rows)} have no proof: lemmas only", file=sys.stderr)
+    return rows
 
 
 def load_sft(paths):
@@ -1366,10 +1375,15 @@ class Data:
     library: list
     sft: list
 
+    @property
+    def theorems(self):
+        """Those of the library that have a proof."""
+        return [row for row in self.library if row["proof"]]
+
     @functools.cached_property
     def lemmas(self):
         """Name -> statement without proof: a proof invokes a lemma that it names."""
-        return {row["name"]: row["statement"].removesuffix(":= by").strip() for row in self.library}
+        return {row["name"]: row["statement"].rpartition(":=")[0].strip() for row in self.library}
 
 
 def load_data(args):
@@ -1463,7 +1477,7 @@ def plan(data, args):
     tokens, cores = min(165, args.max_new), args.lean_workers or args.cpus
     each = 2 * args.K * given
     proofs = (2 * args.K0 * given + each * (args.iters - 1) if args.iters else 0) + args.samples * scored
-    rows = 0.1 * each * args.iters + 3 * (len(data.library + data.sft) if data else 235_000)
+    rows = 0.1 * each * args.iters + 3 * (len(data.theorems + data.sft) if data else 235_000)
     hours = {"sampling": proofs * tokens / args.tokens_per_second / args.procs / 3600,
              "Lean": proofs * args.lean_seconds / cores / 3600,
              "training": rows * 2 * tokens / args.train_tokens_per_second / args.procs / 3600}
@@ -1547,8 +1561,8 @@ def start(args):
         raise UserError("\n  ".join(["missing:", *lacks]) if len(lacks) > 1 else lacks[0])
     check_model(args)
     data = load_data(args)
-    if args.iters and not (data.library or data.sft):
-        raise UserError("--library, --sft: both are empty; stage 1 needs theorems with proofs")
+    if args.iters and not (data.theorems or data.sft):
+        raise UserError("--library, --sft: no theorem with a proof; stage 1 needs some")
     trial = {"statement": "theorem stp_trial : True := by", "proof": "\n  exact True.intro"}
     trial, = lean(lean_check.check, [trial], args)
     if trial["verdict"] != "proved":

@@ -823,6 +823,8 @@ def load_one(tmp_path, row, header="D\n"):
     "\n  /- := by sorry -/\n  := by", " := ⟨h, h⟩", " := by\n  have x : p := h\n  exact ⟨x, x⟩", " := by sorry\n\nend N\n#print axioms t\n"])
 def test_statement_endings(tmp_path, end):
     assert load_one(tmp_path, {"formal_statement": B + end})["statement"] == B + " := by"
+    lw, = stp.load_library([rows_file(tmp_path / "l", [{"statement": B + "   :=  by sorry", "proof": "x"}])])
+    assert lw["statement"] == B + "   :=  by" and stp.Data([], [], [lw], []).lemmas == {"t": B}  # LeanWorkbook's ending stays
 
 
 @pytest.mark.parametrize("text, before, statement", [  # before: what is added to the default header
@@ -920,14 +922,15 @@ def test_json_files(tmp_path, content, want):
 def test_library(tmp_path, capsys):
     rows = [{"name": "l", "statement": "@[simp] theorem l : True", "proof": "trivial", "file": 1, "other": 2},
             {"name": "m", "statement": "def m := 1", "proof": ""}, {"name": "n", "statement": "open And\ntheorem n : True", "proof": "\n  simp"},
-            {"name": "l2", "statement": "theorem l : True", "proof": "simp"}]  # another proof
+            {"name": "l2", "statement": "theorem l : True", "proof": "simp"}, {"name": "N.l", "statement": "theorem l : True := by simp"}]
     assert stp.load_library([rows_file(tmp_path / "l.jsonl", rows)], "import A") == [
         {"name": "l", "statement": "theorem l : True := by", "proof": " trivial", "file": 1, "split": "all"},
         {"name": "n", "split": "all", "statement": "theorem n : True := by", "proof": "\n  simp", "header": "import A\nopen And\n"},
-        {"name": "l2", "split": "all", "statement": "theorem l : True := by", "proof": " simp"}]
-    assert "l.jsonl: 1 of 4 " in capsys.readouterr().err
-    for i, proof in enumerate([None, "\ud800", ["x"], " by\n  simp", ":= x", "theorem l : True := by simp"]):
-        with pytest.raises(stp.UserError, match=r"--library: .* of .*l\.jsonl needs a text \"proof\""):
+        {"name": "l2", "split": "all", "statement": "theorem l : True := by", "proof": " simp"},
+        {"name": "N.l", "split": "all", "statement": "theorem l : True := by", "proof": ""}]
+    assert re.findall(r"l.jsonl: (1 of \d)", capsys.readouterr().err) == ["1 of 5", "1 of 4"]  # unusable; without a proof
+    for i, proof in enumerate([1, "\ud800", ["x"], " by\n  simp", ":= x", "theorem l : True := by simp"]):
+        with pytest.raises(stp.UserError, match=r"--library: \"proof\" of .* of .*l\.jsonl must be a text"):
             stp.load_library([rows_file(tmp_path / f"{i}l.jsonl", [rows[0], {**rows[2], "proof": proof}])])
 
 
@@ -1079,7 +1082,7 @@ def test_sft_pairs_share_file_and_lemma(tmp_path):
     pairs = [(*re.search(r"<lemma>\ntheorem (\w+).*<easy theorem>\ntheorem (\w)", e["prompt"], re.S).groups(), e["target"][9])
              for e in examples if e["target"].endswith(stp.STOP_CONJECTURE)]
     assert pairs == [("true", "a", "b"), ("L", "a", "c"), ("true", "b", "c")] and sft == {"prompt": "p", "target": "t", "weight": 3}
-    assert [e["target"] for e in examples if "<lemma>" not in e["prompt"]] == [r["proof"] for r in library + lemmas]
+    assert [e["target"] for e in examples if "<lemma>" not in e["prompt"]] == [r["proof"] for r in library]  # a lemma has none
     assert examples[1]["prompt"] == f"{BEGIN}H\ntheorem b : True := by"
 
 
@@ -1683,11 +1686,11 @@ BAD_INPUT = {  # arguments, where {} is a folder of bad files: what is said
     "--statements nowhere.jsonl": "no file nowhere.jsonl", "--statements {}/broken.jsonl": "broken.jsonl, line 2: ",
     "--statements {}/other.jsonl": "other.jsonl: 1 of 1 entries are unusable", "--statements {}/empty.jsonl": "empty.jsonl",
     "--statements {}/half.jsonl": "half.jsonl: 2 of 3 entries are unusable; --skip_bad", "--statements {}/long.jsonl": "every statement of",
-    "--library {}/other.jsonl": "other.jsonl: 1 of 1", "--library {}/half.jsonl --skip_bad": "needs a text \"proof\"", "--sft {}/other.jsonl": "needs texts",
+    "--library {}/other.jsonl": "other.jsonl: 1 of 1", "--library {}/half.jsonl --skip_bad": "no theorem with a proof", "--sft {}/other.jsonl": "needs texts",
     "--eval {}/other.jsonl": "other.jsonl", "--eval nowhere": "no file nowhere", "--lean no-such-lean": "no-such-lean", "--lean cat": "--lean",
     "--lean_project nowhere": "nowhere", "--model ./no-model": "neither a folder nor", "--model {}/adapter": "is a LoRA adapter",
     "--model {}": "has no weights", "--max_new 1000": "it has 512 positions", "--out /proc/nowhere": "cannot be written",
-    "--out {}": "is no run folder", "--library": "both are empty", '--lean "abc': "Lean not found",
+    "--out {}": "is no run folder", "--library": "no theorem with a proof", '--lean "abc': "Lean not found",
     "--header nonsense": "under the header", "--header import\\ Mathlib": "--lean_project",
     "--preset paper": "hf download deepseek-ai/DeepSeek-Prover-V1.5-SFT"} | ({} if HAS_VLLM else {"--engine vllm": "pip install vllm"})
 
