@@ -231,12 +231,12 @@ def parse_args(argv=None):
 def write_jsonl(path, rows):
     """Writes rows and only then gives the file its name, so that a file that exists is complete."""
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-    with open(path + ".tmp", "w", encoding="utf-8") as f:
+    with open(f"{path}.tmp", "w", encoding="utf-8") as f:
         for row in rows:
             f.write(json.dumps(row, ensure_ascii=False) + "\n")
         f.flush()
         os.fsync(f.fileno())  # else a power cut may leave the name without the text
-    os.replace(path + ".tmp", path)
+    os.replace(f"{path}.tmp", path)
 
 
 def phase(path, make):
@@ -299,7 +299,7 @@ def run(data, args):
         policy, row = self_play_iteration(t, data, history, policy, args)
         if t == len(rows):
             rows.append(row)
-            write_jsonl(str(path), rows)
+            write_jsonl(path, rows)
             for old in [*path.parent.glob("iter_*/model/merged"), *path.parent.glob("restart_*/merged")]:
                 if old != Path(merged(policy, args)):  # the next iteration needs the newest; adapters stay
                     shutil.rmtree(old)
@@ -1539,8 +1539,7 @@ def check_config(path, data, args):
     import transformers
     versions = {m.__name__: m.__version__ for m in (torch, transformers, peft)}
     versions["lean"] = lean_check.find_lean(args.lean, args.lean_project)[1]
-    row = {"command": sys.argv, "flags": vars(args), "versions": versions, "compared": now}
-    write_jsonl(str(path), [row])
+    write_jsonl(path, [{"command": sys.argv, "flags": vars(args), "versions": versions, "compared": now}])
 
 
 def start(args):
