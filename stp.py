@@ -221,8 +221,9 @@ def parse_args(argv=None):
     args.gpus = 0 if preset == "tiny" and args.engine == "auto" else gpus
     args.engine = ("vllm" if args.gpus else "hf") if args.engine == "auto" else args.engine
     args.procs = args.procs or args.gpus or min(4, cpus)
-    for flag in ("out", "lean_project") if args.ray else ():  # tasks run in folders of their own
-        setattr(args, flag, getattr(args, flag) and os.path.abspath(getattr(args, flag)))
+    if args.ray:  # its tasks run in folders of their own
+        args.out = os.path.abspath(args.out)
+        args.lean_project = args.lean_project and os.path.abspath(args.lean_project)
     return args
 
 
