@@ -479,6 +479,9 @@ def prove(folder, jobs, policy, args):
     (statement, proof), then deletes the folder attempts/ with the samples.
     """
     path, samples, stats = f"{folder}/attempts.jsonl", f"{folder}/attempts", Counter(tokens=0)
+    old = []  # verdicts from before a stop, up to a broken line or a crash; write_jsonl will empty this file
+    with contextlib.suppress(UserError):
+        old += itertools.takewhile(lambda a: a["verdict"] != "crashed", read_jsonl(f"{path}.tmp"))
 
     def attempts():
         rows = [{**j, "prompt": lean_prompt(j["statement"], j.get("header", args.header))} for j in jobs]
@@ -489,7 +492,7 @@ def prove(folder, jobs, policy, args):
 
     def verdicts():
         start, counts, crash = time.time(), Counter(), ""
-        new = itertools.islice(attempts(), len(old), None)  # the shards give them in the same order
+        new = itertools.islice(attempts(), len(old), None)  # attempts come in the same order again
         for a in itertools.chain(old, lean(lean_check.check, new, args)):
             counts[a["verdict"]] += 1
             crash = a["message"] if a["verdict"] == "crashed" else crash
@@ -502,9 +505,6 @@ def prove(folder, jobs, policy, args):
         write_jsonl(f"{folder}/attempts.json", [{k: round(v, 2) for k, v in stats.items()}])
 
     if not os.path.exists(path):
-        old = []  # checked before a stop, up to a broken line or crash; read now: write_jsonl empties .tmp
-        with contextlib.suppress(UserError):
-            old += itertools.takewhile(lambda a: a["verdict"] != "crashed", read_jsonl(f"{path}.tmp"))
         write_jsonl(path, verdicts())
         shutil.rmtree(samples, ignore_errors=True)
     return json.loads(Path(f"{folder}/attempts.json").read_text())
