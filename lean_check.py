@@ -348,7 +348,7 @@ def went_on(messages):
 
 def judge(messages, report, sketch):
     """Lean's messages about one theorem, that of its `#print axioms` -> (verdict, message, axioms)."""
-    for m in [m for m in messages if m["severity"] == "error"][:1]:
+    if m := next((m for m in messages if m["severity"] == "error"), None):
         late = "(deterministic) timeout" in m["data"] and m.get("kind", "runtime.").startswith("runtime.")
         return "timeout" if late else "failed", m["data"], []  # Lean before 4.15 has no kinds of messages
     answer = r"'.*' (?:does not depend on any axioms|depends on axioms:\s*\[(.*)\])"
@@ -479,21 +479,23 @@ def put(pool, jobs):
 
 
 def work(pool):
-    """A worker thread: takes jobs of one kind for a Lean process, until the pool stops; kinds take turns."""
+    """A worker thread: takes jobs of one kind for a Lean process, until the pool stops."""
     try:
         while not pool.stop:
-            jobs = []
             with pool.changed:
                 pool.changed.wait_for(lambda: pool.queues or pool.stop)
                 if not pool.ended and len(next(iter(pool.queues.values()), ())) < BATCH:
                     pool.changed.wait(GRACE)  # more may come
-                for kind in list(pool.queues)[:1]:
-                    queue = pool.queues.pop(kind)
-                    share = 1 if kind[2] else min(BATCH, max(-(-len(queue) // pool.workers), BATCH // 10))
-                    jobs = queue[:share]
-                    pool.queues.update({kind: queue[share:]} if queue[share:] else {})
+                if not pool.queues:  # another worker was faster, or the pool has stopped
+                    continue
+                kind = next(iter(pool.queues))
+                queue = pool.queues.pop(kind)
+                share = 1 if kind[2] else min(BATCH, max(-(-len(queue) // pool.workers), BATCH // 10))
+                jobs = queue[:share]
+                if queue[share:]:
+                    pool.queues[kind] = queue[share:]  # behind the others: kinds take turns
             try:
-                put(pool, run_lean(pool, jobs) if jobs and jobs[0].header not in pool.bad else jobs)
+                put(pool, run_lean(pool, jobs) if jobs[0].header not in pool.bad else jobs)
             except (OSError, UnicodeError) as e:  # no process, no disk, a header without encoding
                 put(pool, blame(pool, [job for job in jobs if not job.result], -1, False, str(e)))
     except BaseException as e:  # noqa: BLE001  the caller gets it
