@@ -543,18 +543,16 @@ def prepare(pool, item):
     header = pool.header if item.get("header") is None else item["header"]
     statement, proof = item["statement"], item["proof"] if pool.seen is None else None
     if pool.seen is not None:
-        form = digest(normal_form(statement))
+        form = normal_form(statement)
         if form in pool.seen:
             return None, Job(header, result=("duplicate", "same as a known statement or an earlier one"))
         pool.seen.add(form)
+    text = repr((header, statement, proof)).encode()  # repr: some have no encoding
+    key = hashlib.blake2b(text, digest_size=16).digest()
     try:
-        return digest(header, statement, proof), Job(header, template(statement, proof, pool.heartbeats))
+        return key, Job(header, template(statement, proof, pool.heartbeats))
     except Refused as e:
         return None, Job(header, result=(*e.args, [], 0.0))
-
-
-def digest(*texts):
-    return hashlib.blake2b(repr(texts).encode(), digest_size=16).digest()  # repr: some have no encoding
 
 
 def make_pool(lean, project, header, workers, timeout, heartbeats, memory, known=None):
@@ -569,7 +567,7 @@ def make_pool(lean, project, header, workers, timeout, heartbeats, memory, known
     argv += ["-Dweak.Elab.async=false"] * (release >= (4, 16)) + ["-DmaxErrors=0"] * (release >= (4, 25))
     if known is not None:
         argv.append("-DautoImplicit=false")
-        known = {digest(normal_form(s)) for s in known}
+        known = set(map(normal_form, known))
     return types.SimpleNamespace(
         argv=argv, cwd=project, timeout=timeout, heartbeats=heartbeats, memory=memory, seen=known,
         workers=workers or len(os.sched_getaffinity(0)), header=header or "",  # of those without one
@@ -616,12 +614,12 @@ def on_ray(function, items, *, known=None, workers=None, chunk=100, **options):
     import ray
     task = ray.remote(num_cpus=1, max_retries=-1, scheduling_strategy="SPREAD")(check_chunk)
     most = workers or 2 * int(ray.cluster_resources()["CPU"])
-    seen = {digest(normal_form(s)) for s in known or ()}
+    seen = set(map(normal_form, known or ()))
     items, waiting, running = iter(items), collections.deque(), []
     try:
         while part := list(itertools.islice(items, chunk)):
             if known is not None:  # a chunk has to know those of its own that came before
-                keys = {item["statement"]: digest(normal_form(item["statement"])) for item in part}
+                keys = {item["statement"]: normal_form(item["statement"]) for item in part}
                 options["known"] = [statement for statement, key in keys.items() if key in seen]
                 seen.update(keys.values())
             running.append(task.remote(function, part, options))
