@@ -981,10 +981,10 @@ def train_worker(rank, world, folder, policy, lr, epochs, args):
     model = trainable_model(policy, args)
     params = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(params, lr=lr, betas=(0.9, 0.95), eps=1e-5, weight_decay=0.0, fused=True)
-    data, draw = torch.load(f"{folder}/data.pt", weights_only=False), random.Random(args.seed)
-    epochs = max(epochs, math.ceil(5 / math.ceil(len(data) / args.batch_size)))  # at least 5 steps
+    data = torch.load(f"{folder}/data.pt", weights_only=False)
+    draw, size = random.Random(args.seed), args.batch_size
+    epochs = max(epochs, math.ceil(5 / math.ceil(len(data) / size)))  # at least 5 steps
     orders = [draw.sample(data, len(data)) for _ in range(epochs)]
-    size = args.batch_size
     batches = [order[at:at + size] for order in orders for at in range(0, len(data), size)]
     losses, start = [], time.time()
     for step, batch in enumerate(tqdm(batches, desc="  training", unit="step", leave=False,
@@ -1392,7 +1392,7 @@ def load_data(args):
     tokenizer, draw = load_tokenizer(args.model), rng(args, "subset")
 
     def load(paths):
-        rows, fit = [], {}
+        rows, fit, files = [], {}, ", ".join(paths)
         for path in paths:
             more = load_statements(path, args.header, args.skip_bad)
             if paths is args.eval and len(paths) > 1:  # benchmarks share names of splits
@@ -1402,14 +1402,13 @@ def load_data(args):
             if len(encode_prompt(tokenizer, s["statement"])) <= args.max_prompt:
                 fit.setdefault(s["statement"], s)
         if not fit:
-            raise UserError(f"every statement of {', '.join(paths)} is longer than --max_prompt "
-                            f"{args.max_prompt}")
+            raise UserError(f"every statement of {files} is longer than --max_prompt {args.max_prompt}")
         if again := len(rows) - len({s["statement"] for s in rows}):
-            print(f"{', '.join(paths)}: {again} of {len(rows)} statements are repeated; each counts "
-                  "once, with the first one's split and header", file=sys.stderr)
+            print(f"{files}: {again} of {len(rows)} statements are repeated; each counts once, with the "
+                  "first one's split and header", file=sys.stderr)
         if long := sum(s["statement"] not in fit for s in rows):
-            print(f"{', '.join(paths)}: {long} of {len(rows)} statements are left out, longer than "
-                  f"--max_prompt {args.max_prompt} tokens", file=sys.stderr)
+            print(f"{files}: {long} of {len(rows)} statements are left out, longer than --max_prompt "
+                  f"{args.max_prompt} tokens", file=sys.stderr)
         return list(fit.values())
 
     rows = load(args.statements) if args.statements else []
