@@ -124,7 +124,7 @@ def make_parser():
     p = Parser(description=__doc__.split("\n")[0], allow_abbrev=False,
                formatter_class=argparse.ArgumentDefaultsHelpFormatter)
 
-    def add(flag, default, help, low=0, high=math.inf, **how):  # to `group`: a switch, a number or `how`
+    def add(flag, default, help, low=0, high=math.inf, **how):  # without `how`: a switch, or a number
         if default is False:
             how = {"action": "store_true"}
         elif not how:
@@ -318,7 +318,7 @@ def run(data, args):
 
 
 def merged(policy, args):
-    """The model that samplers load."""
+    """The model folder of a policy: its own, or the base model's."""
     return f"{policy}/merged" if policy else args.model
 
 
@@ -399,7 +399,7 @@ def self_play_iteration(t, data, history, policy, args):
 
     # Prove and verify: K samples for each given statement and conjecture.
     K = args.K if t else args.K0
-    spare = K * (len(statements) - len(tried)) // max(1, len(statements))  # left by conjectures, each
+    spare = K * (len(statements) - len(tried)) // max(1, len(statements))  # what conjectures leave, for each
     jobs = [{**s, "role": "given", "n": K + spare} for s in statements]
     jobs += [{**c, "role": "conjecture", "n": K} for c in tried]
     stats = prove(folder, jobs, policy, args)
@@ -428,7 +428,7 @@ def self_play_iteration(t, data, history, policy, args):
 
 
 def choose_seeds(history, data, budget, t, args):
-    """Seeds (statement, proof, lemma) from all proofs of given statements so far, at most `budget` (step 1).
+    """Seeds (statement, proof, lemma) from all proofs of given statements so far, at most `budget`.
 
     A proof gives a seed with each lemma that it uses and, with probability 1/2, one with None, "no lemma". A
     lemma that has its share --lemma_cap of the budget gives no more; so does None, if there is a library.
@@ -452,7 +452,7 @@ def pick(row, *keys):
 
 
 def conjecture(folder, seeds, history, data, n_statements, n_unproved, t, policy, args):
-    """Samples conjectures, has Lean check that they are new and well-formed, marks those to try (step 2)."""
+    """Samples conjectures, has Lean check that they are new and well-formed, marks those to try."""
     if not seeds:
         return
     n = min(args.per_seed, 3 * n_statements // len(seeds))  # three conjectures a statement, if seeds suffice
@@ -473,7 +473,7 @@ def conjecture(folder, seeds, history, data, n_statements, n_unproved, t, policy
 
 
 def prove(folder, jobs, policy, args):
-    """Samples proofs, which Lean checks as they come (steps 3, 4). Returns tokens and seconds of each part.
+    """Samples proofs, which Lean checks as they come. Returns tokens and seconds of each part.
 
     jobs: statements with "n", the number of samples. Writes attempts.jsonl, a line for each distinct
     (statement, proof), then deletes the folder attempts/ with the samples.
@@ -518,7 +518,7 @@ def lean(check, items, args, **known):
 
 
 def training_examples(history, rewards, data, args):
-    """Replayed proofs of statements of pass rate <= 1/2, and kept conjectures, with weights (step 6)."""
+    """Replayed proofs of statements of pass rate <= 1/2, and kept conjectures, with weights (section 3.3)."""
     replay = [a for attempts in history.replay for a in attempts]
     rates = reward.pass_rates(replay)
     proofs = list({(a["statement"], a["proof"]): a for a in replay
@@ -564,7 +564,7 @@ def processes(function, n, *job):
         with ray_tasks(function, n, *job) as alive:
             yield alive
         return
-    if not job[-1].gpus:  # with GPUs, a package preloaded here might see them before child hides all but one
+    if not job[-1].gpus:  # else a preloaded package might see all GPUs, before `child` hides all but one
         forkserver.set_forkserver_preload(["transformers.models.llama.modeling_llama", "peft", "stp"])
     interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for this process: it ends the others
     forkserver.ensure_running()
@@ -740,7 +740,7 @@ def check_model(args):
     except (OSError, ValueError, KeyError) as e:
         raise UserError(f"--model {args.model}: cannot be loaded ({str(e).splitlines()[0]})") from None
     config = whole.get_text_config()
-    cached = args.engine == "vllm" or "past_key_values" in inspect.signature(  # the import takes a second
+    cached = args.engine == "vllm" or "past_key_values" in inspect.signature(  # imports the model's code: 1 s
         MODEL_FOR_CAUSAL_LM_MAPPING[type(whole)].forward).parameters
     line = "theorem t (h₀ : ∀ x ∈ ℕ, x ≠ 0) : ⟨a, b⟩ = c := by\n    norm_num  [h₀]\n\n  simp"
     ids, length = encode_prompt(tokenizer, line), args.max_prompt + args.max_new
@@ -778,7 +778,7 @@ def sample(folder, rows, policy, args, stats):
                leave=False, disable=None) as bar):
         for name, shard in shards.items():
             while not os.path.exists(name):
-                ended = not alive()
+                ended = not alive()  # asked first: the shard may be written while we ask
                 os.listdir(folder)  # makes a network file system look again
                 if ended and not os.path.exists(name):
                     raise RuntimeError(f"{name}: the samplers ended without writing it")
@@ -885,7 +885,7 @@ def hf_engine(model, tokenizer, args, every=8):
         ids, mask = pad([ids for _, ids, _ in rows], net.device, side="left")  # (prompts, T)
         cache, new = DynamicCache(config=net.config), ids[:, :0]
         logits = step(ids, mask, cache)
-        # A round gives `every` more tokens to the rows in `stay`: one per sample, then those unfinished.
+        # stay: the rows that go on, at first each prompt's once per sample; a round adds `every` tokens.
         stay = [k for k, (_, _, n) in enumerate(rows) for _ in range(n)]
         while stay:
             at = torch.tensor(stay, device=net.device)
@@ -1251,7 +1251,8 @@ def read_statement(text, header=""):
     "open Nat in @[simp] lemma t : p := by sorry" gives "open Nat " and "lemma t : p := by".
     """
     head, stop, tail = text.replace("\r\n", "\n").partition("-/")
-    text = tail if stop and "/-" not in header + head else head + stop + tail  # tail: it begins in a comment
+    opened = "/-" in header + head  # else the text begins inside a comment, which goes
+    text = tail if stop and not opened else head + stop + tail
     tokens = lean_check.lex(text := header + text.lstrip())
     top = [t for t in tokens if t.kind != "comment" and not t.depth]  # outside brackets, and these themselves
     words = [t.word for t in top]
