@@ -347,7 +347,10 @@ def went_on(messages):
 
 
 def judge(messages, report, sketch):
-    """Lean's messages about one theorem, that of its `#print axioms` -> (verdict, message, axioms)."""
+    """Lean's messages about one theorem, that of its `#print axioms` -> (verdict, message, axioms).
+
+    sketch: its proof is left out, a `sorry` instead.
+    """
     if m := next((m for m in messages if m["severity"] == "error"), None):
         late = "(deterministic) timeout" in m["data"] and m.get("kind", "runtime.").startswith("runtime.")
         return "timeout" if late else "failed", m["data"], []  # Lean before 4.15 has no kinds of messages
@@ -427,7 +430,8 @@ def run_lean(pool, jobs):
                     job.finish(verdict, plain[0], plain[1:], now - start)
                 clean, loose = clean and job.good, loose or went
             k, messages, start = k + 1, [], now
-            p.deadline = now + pool.timeout * (2 if k < len(jobs) and jobs[k].good else 1)
+            twice = k < len(jobs) and jobs[k].good  # it was in time before: a busy machine must not undo that
+            p.deadline = now + pool.timeout * (2 if twice else 1)
     finally:
         end(p, p.why)
         status = p.wait()

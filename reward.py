@@ -115,7 +115,7 @@ def proof_weights(proofs, gamma=0.001):
 
 
 def _diverse(chosen, unproved, embed, kappa, seed):
-    """Weights of the statements `chosen`, as a list."""
+    """Weights of the statements `chosen`, as a list; select's own `reweight` is a string."""
     vectors = embed(chosen + unproved)
     return reweight(vectors[:len(chosen)], vectors[len(chosen):], kappa, seed).tolist()
 
