@@ -7,7 +7,8 @@ in the same order, repeat them and add "verdict", "message" (Lean's first error,
 "seconds". Exit status: 0, 1 when something crashed, 2 for bad input. The verdicts:
   proved    no error in the theorem's own lines, and `#print axioms` shows that the theorem exists and uses no
             axiom beyond propext, Classical.choice and Quot.sound
-  failed    Lean does not accept it, it needs more than --memory, or it kills Lean
+  failed    Lean does not accept it (in brackets: so no `where` or `termination_by` behind it), it needs more
+            than --memory, or it kills Lean
   timeout   more than --timeout seconds or --heartbeats
   rejected  leaves a gap, or tries something that no honest proof needs; the message names it
   crashed   the header, Lean or the machine failed: says nothing about the proof

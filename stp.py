@@ -1574,6 +1574,8 @@ def start(args):
 def main():
     go_on = "the same command goes on from the last finished phase"
     try:
+        if sys.platform != "linux":
+            raise UserError("needs Linux; elsewhere run it in Docker (README, Troubleshooting)")
         args = parse_args()
         seen = args.gpus or torch.cuda.device_count()
         why = f"{args.gpus} GPUs used" if seen else "no CUDA device"

@@ -178,7 +178,8 @@ def test_verdicts_are_the_same_alone(table):
     ("theorem fun.at : True := by", "\n  trivial"), ("theorem «fun» : True := by", "\n  trivial"), ("theorem añó (é : True) : True := by", "\n  exact é"),
     ("theorem t : ∀ x : Nat, ∃ y : Nat, x = y := by", "\n  exact fun x => ⟨x, rfl⟩"), ("theorem t : let x : Prop := True; x := by", "\n  trivial"),
     ("theorem t (p : Prop) (h : p) : p := by", " skip; exact h"),
-    ("theorem Nat.t (n : Nat) : n = n := by", "\n  match n with\n  | .zero => rfl\n  | .succ n => exact (fun (_ : n = n) => rfl) (t n)")])
+    ("theorem Nat.t (n : Nat) : n = n := by", "\n  match n with\n  | .zero => rfl\n  | .succ n => exact (fun (_ : n = n) => rfl) (t n)"),
+    ("theorem t (n : Nat) : n = n := by", "\n  exact match n with | 3 => rfl | _ => rfl")])
 def test_honest_statements(statement, proof):
     got, = lean_check.check([{"statement": statement, "proof": proof}], lean=LEAN, workers=1)
     assert got["verdict"] == "proved", got
@@ -1910,6 +1911,11 @@ def test_a_full_disk_is_one_line(tiny_run, monkeypatch, capsys):
     monkeypatch.setattr(stp.shutil, "disk_usage", lambda path: argparse.Namespace(free=4096))
     status, _, (line,) = call(monkeypatch, capsys, *tiny_run[2])
     assert status == 2 and f"--out {tiny_run[1]}: the disk is full" in line
+
+
+def test_other_systems(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert call(monkeypatch, capsys) == (2, [], ["stp.py: needs Linux; elsewhere run it in Docker (README, Troubleshooting)"])
 
 
 def test_machines_with_gpus(tmp_path, monkeypatch):
