@@ -686,9 +686,9 @@ def test_challenging_and_relevant():
         ("kept", 0.25, 1), ("too easy", 1 / 3, 0), ("unproved", 0, 0), ("unjudged", None, 0)]
     assert [c["reason"] for c in run_select(parts, challenge=1).values()] == ["kept", "kept", "unproved", "unjudged"]
     parts = [a_conjecture("a", "foo", proof="exact foo "), a_conjecture("b", "foo", proof="exact bar "),
-             *(a_conjecture(f"{i:02}") for i in range(9))]
+             a_conjecture("c", "foo", proof="exact foo "), *(a_conjecture(f"{i:02}") for i in range(9))]
     assert [(c["lemma"], c["reason"]) for c in run_select(parts).values()][:2] == [("foo", "kept"), (None, "kept")]
-    for cap, left in (((3, 2), 3), ((0, 4), 4), ((20, 0), 10)):
+    for cap, left in (((3, 2), 6), ((0, 4), 4), ((20, 0), 10)):
         reasons = [c["reason"] for c in run_select(parts, relevant_cap=cap).values()]
         assert reasons[0] == "kept" and reasons.count("irrelevant (over the cap)") == 10 - left
     assert len({tuple(c["reason"] for c in run_select(parts, relevant_cap=(0, 4), seed=seed).values()) for seed in range(3)}) > 1
@@ -1077,12 +1077,12 @@ def test_every_target_ends_once(tmp_path, capsys):
 
 def test_sft_pairs_share_file_and_lemma(tmp_path):
     library = [{"name": n, "file": file, "statement": f"theorem {n} : True := by", "proof": f"\n  exact {lemma}", **more}
-               for n, file, lemma, more in [("a", 1, "L", {}), ("b", 1, "M", {"header": "H\n"}), ("c", 1, "L", {}), ("d", 2, "L", {})]]
-    lemmas = [{"name": n, "file": n, "statement": f"theorem {n} : True := by", "proof": ""} for n in "LM"]
+               for n, file, lemma, more in [("a", 1, "L", {}), ("b", 1, "M", {"header": "H\n"}), ("c", 1, "L", {}), ("d", 2, "L Q M P N O", {}), ("e", 2, "Q P O N M L", {})]]
+    lemmas = [{"name": n, "file": n, "statement": f"theorem {n} : True := by", "proof": ""} for n in "LMNOPQ"]
     sft, *examples = stp.sft_examples(stp.Data([], [], library + lemmas, [{"prompt": "p", "target": "t", "weight": 3}]), flags(tmp_path))
     pairs = [(*re.search(r"<lemma>\ntheorem (\w+).*<easy theorem>\ntheorem (\w)", e["prompt"], re.S).groups(), e["target"][9])
              for e in examples if e["target"].endswith(stp.STOP_CONJECTURE)]
-    assert pairs == [("true", "a", "b"), ("L", "a", "c"), ("true", "b", "c")] and sft == {"prompt": "p", "target": "t", "weight": 3}
+    assert pairs == [("true", "a", "b"), ("L", "a", "c"), ("true", "b", "c"), *((n, "d", "e") for n in [*"LMNOPQ", "true"])] and sft == {"prompt": "p", "target": "t", "weight": 3}
     assert [e["target"] for e in examples if "<lemma>" not in e["prompt"]] == [r["proof"] for r in library]  # a lemma has none
     assert examples[1]["prompt"] == f"{BEGIN}H\ntheorem b : True := by"
 
@@ -1094,10 +1094,10 @@ def proved(statement, proof="\n  exact l1", role="given", count=1, verdict="prov
 def test_seeds(tmp_path):
     easy, hard = [f"theorem t : {i} = {i} := by" for i in range(40)], "theorem hard : 0 = 0 := by"
     history, data = stp.History(replay=deque(maxlen=1)), stp.Data([], [], [{"name": "l1", "statement": "theorem l1 : 1 = 1 := by"}], [])
-    history.add([proved(s, header="H\n") for s in easy] + [proved(hard), proved(hard, "no", count=2, verdict="failed")], 1)
+    history.add([proved(s, header="H\n") for s in easy] + [proved(hard), *(proved(s, "no", count=n, verdict="failed") for s, n in ((hard, 2), (easy[1], 1)))], 1)
     history.add([proved("theorem c : 9 = 9 := by", role="conjecture"), proved("theorem d : 9 = 9 := by", "no", role="conjecture", verdict="failed"),
                  proved(easy[0], "no", verdict="failed")], 1)
-    assert (history.tokens, history.best[easy[0]], history.conjectures) == (2, 1, {"theorem c : 9 = 9 := by"})  # the best so far, not the last
+    assert (history.tokens, len(history.proofs), history.best[easy[0]], history.conjectures) == (2, 41, 1, {"theorem c : 9 = 9 := by"})  # the best so far, not the last
     seeds = stp.choose_seeds(history, data, 20, 2, args := flags(tmp_path))
     assert Counter(s["lemma"] for s in seeds) == {"l1": 2, None: 2}  # 10% of 20 each; found two iterations ago, replay is 1
     assert {s["statement"] for s in seeds} <= set(easy) and {s["header"] for s in seeds} == {"H\n"}  # none is hard or a conjecture
@@ -1108,7 +1108,7 @@ def test_seeds(tmp_path):
     assert len({(s["statement"], s["lemma"]) for s in many}) == len(many) == 50
     alone = stp.choose_seeds(history, stp.Data([], [], [], []), 80, 2, args)  # no library: "no lemma", for every other proof, has no cap
     assert {s["lemma"] for s in alone} == {None} and 10 < len(alone) < 30
-    history.add([proved(s, "\n  exact (l1)") for s in easy], 1)  # the same statement and lemma again take no room
+    history.add([proved(s, "\n  exact (l1)") for s in easy[2:]], 1)  # the same statement and lemma again take no room
     every = stp.choose_seeds(history, data, 80, 2, flags(tmp_path, "--lemma_cap", 0.6))
     assert sorted(s["statement"] for s in every if s["lemma"]) == sorted(easy)
 
@@ -1148,7 +1148,7 @@ def test_iterations_by_hand(tmp_path, monkeypatch):
                 "\n  intro k\n  exact h" if name == "seldom" else "\n  exact id h"] * good + ["\n  skip"] * (n - good)
     lemma = {"name": "id", "statement": "theorem id {p : Prop} (h : p) : p := by", "proof": "\n  exact h"}
     asked, history, rows = pretend(monkeypatch, answer), stp.History(replay=deque(maxlen=3)), []
-    args = flags(tmp_path, "--K", 4, "--K0", 6, "--resample", 0, "--lemma_cap", 1, "--per_seed", 2, "--reweight", "uniform", "--elegance", 0)
+    args = flags(tmp_path, "--K", 4, "--K0", 6, "--resample", 0, "--train_rate", 1 / 6, "--lemma_cap", 1, "--per_seed", 2, "--reweight", "uniform", "--elegance", 0)
     data, policy, examples, jobs = stp.Data(given_rows, [], [lemma], []), None, [], []
     for t in range(5):
         policy, row = stp.self_play_iteration(t, data, history, policy, args)
@@ -1446,7 +1446,7 @@ def test_two_processes_train_as_one(small, tmp_path):
     assert told["steps"] == 5 and told["tokens"] == 5 * sum(len(d[0]) for d in stp.tokenize(examples[:3], stp.load_tokenizer(BASE), args))
 
 
-def test_training_steps_by_hand(small, tmp_path):
+def test_training_steps_by_hand(small, tmp_path, monkeypatch):
     """Weighted mean over target tokens, norm clipped at 1, AdamW with the paper's constants, warm-up of five steps; --seed draws the order."""
     examples, args = small
     args = variant(args, procs=1, lora_r=0, batch_size=64, tokens_per_step=300)
@@ -1470,11 +1470,17 @@ def test_training_steps_by_hand(small, tmp_path):
     assert norms[0] > 1.1 > norms[-1] and told["loss"] == pytest.approx(sum(losses) / 8, rel=1e-4) and told["steps"] == 8
     trained = tensors(f"{tmp_path}/p/merged")
     assert max((p - trained[name]).abs().max() for name, p in net.named_parameters()) < 2e-6
-    for seed in (0, 1):  # small batches
-        stp.train(f"{tmp_path}/{seed}", None, examples[:12], variant(args, batch_size=5, seed=seed), 1e-3)
-    assert not torch.allclose(*(tensors(f"{tmp_path}/{seed}/merged")["model.norm.weight"] for seed in (0, 1)), atol=1e-5)
     _, told = stp.train(f"{tmp_path}/z", None, [{**example, "weight": 0.0} for example in examples[:2]], args, 1e-3)
     assert told["loss"] == 0 and tensors(f"{tmp_path}/z/merged")["model.norm.weight"].isfinite().all()
+    torch.save(data, tmp_path / "data.pt")
+    monkeypatch.setattr(stp, "accumulate_gradients", lambda model, params, batch, *_: batches.append(batch) or 0.0)
+    orders, batches = [], []
+    for seed in (0, 1):  # small batches
+        stp.train_worker(0, 1, str(tmp_path), None, 1e-3, 2, variant(args, batch_size=5, seed=seed))
+    for epoch in batches[:3], batches[3:6], batches[6:9], batches[9:]:
+        assert [len(batch) for batch in epoch] == [5, 5, 2]
+        orders.append(sum(epoch, []))
+    assert all(sorted(order) == sorted(data) for order in orders) and len({*map(str, orders)}) == 4
 
 
 def test_adapter_goes_on_and_full_finetune_goes_on_from_weights(small, tmp_path):
@@ -1651,7 +1657,7 @@ def test_constants_of_the_paper():
                 reweight="wasserstein", kappa=4, conjecturer="on", prover="on", epochs=1, replay=3, train_rate=0.5, gamma=0.001, retrain_proofs=16, retrain_repeat=1,
                 restart_every=0, heartbeats=0)
     paper, tiny = (vars(stp.parse_args(["--preset", preset])) for preset in ("paper", "tiny"))
-    assert {key: paper[key] for key in want} == want
+    assert {key: paper[key] for key in want} == want and reward.select.__kwdefaults__["relevant_cap"] == (20, 4096)
     assert {key: tiny[key] for key in want if tiny[key] != want[key]} == dict(
         K=4, K0=4, max_prompt=384, max_new=128, challenge=0.5, epochs=3, retrain_repeat=9, heartbeats=400_000)
 
@@ -1663,8 +1669,9 @@ def test_a_statement_of_two_files_counts_once(tmp_path, capsys):
     data = stp.load_data(flags(tmp_path, "--eval", one, two))
     assert [s["split"] for s in data.scored] == [f"{one} A", f"{one} A", f"{two} A"]
     assert "1 of 4 statements are repeated" in capsys.readouterr().err
-    data = stp.load_data(flags(tmp_path, "--statements", one))
-    assert data.scored == [] and capsys.readouterr().err == "no statements are held out of 2: no score without --eval\n"
+    data = stp.load_data(flags(tmp_path, "--statements", one, two))  # here they do: "train" is one of both
+    assert (data.scored, [s["split"] for s in data.given]) == ([], ["A"] * 3)
+    assert capsys.readouterr().err.endswith("\nno statements are held out of 3: no score without --eval\n")
 
 
 def test_what_is_given_and_what_is_scored(tmp_path):
@@ -1675,9 +1682,9 @@ def test_what_is_given_and_what_is_scored(tmp_path):
     def load(*extra):
         data = stp.load_data(flags(tmp_path, "--statements", path, *extra))
         return [[s["statement"] for s in rows] for rows in (data.given, data.scored)] + [{s["split"] for s in data.scored}]
-    given, scored, splits = load("--subset", 30)
-    assert (len(given), len(scored), len({*given, *scored}), splits) == (27, 3, 30, {"heldout"}) and not {*given, *scored} == {*statements[:30]}
-    assert [given, scored, splits] == load("--subset", 30) != load("--subset", 30, "--seed", 1)
+    given, scored, splits = load("--subset", 39)
+    assert (len(given), len(scored), len({*given, *scored}), splits) == (36, 3, 39, {"heldout"}) and not {*given, *scored} == {*statements[:39]}
+    assert [given, scored, splits] == load("--subset", 39) != load("--subset", 39, "--seed", 1)
     given, scored, _ = load()
     assert sorted(given + scored) == sorted(statements) and len(scored) == 5 and scored != statements[:5]
     assert load("--eval", path) == [statements, statements, {"all"}]
@@ -1846,11 +1853,11 @@ def test_drift():
     used = ["(n : Nat) (h : 0 < n) : n ≠ 0", "(k : Nat) (g : 0 < k) : k ≠ 0", "(p q : Prop) (_ : p) [i : Decidable q] : p ∨ q",
             "(x : Nat) (e : x = x) : e = e", ": ∀ (h : True), True"]
     proofs = ["exact Nat.ne_of_gt h", "exact Nat.ne_of_gt g", "exact Or.inl ‹p›", "rfl", "simp"]
-    unused = ["(n : Nat) (h : 0 < n) : n = n", "(p q : Prop) (_ : p) (_ : q) : p", "{n : Nat} : True"]
+    unused = ["(n : Nat) (h : 0 < n) : n = n", "(p q : Prop) (_ : q) (_ : p) : p", "{n : Nat} : True"]
     proofs += ["rfl", "exact ‹p›", "exact True.intro"]
-    kept = [f"theorem t {s} := by" for s in used + unused]
+    kept = [f"theorem t{i} {s} := by" for i, s in enumerate(used + unused)]
     attempts = [{"statement": s, "proof": p, "verdict": "proved"} for s, p in zip(kept, proofs, strict=True)]
-    attempts += [{"statement": kept[5], "proof": "exact h", "verdict": "failed"}]
+    attempts += [{"statement": kept[i], "proof": p, "verdict": v} for i, p, v in ((5, "exact h", "failed"), (0, "simp", "proved"))]
     assert stp.drift(kept, attempts) == {"distinct_kept": 7 / 8, "unused_hypothesis": 3 / 8}
     assert stp.drift(kept[:5], attempts) == {"distinct_kept": 4 / 5, "unused_hypothesis": 0}
     assert stp.drift([], attempts) == {"distinct_kept": 0, "unused_hypothesis": 0}
