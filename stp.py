@@ -1324,7 +1324,7 @@ def load_statements(path, header="", skip_bad=False):
             new = {**statement_and_header(row, header), **pick(row, "proof", "file")}
             own = lean_check.split_statement(new["statement"], 0)[2].replace("\0.", "")
             new |= {"name": label(row.get("name"), own), "split": label(row.get("split"), "all")}
-            old = rows.setdefault((new["statement"], str(new.get("proof")), new["name"]), new)
+            old = rows.setdefault((new["statement"], str(new.get("proof"))), new)
             if old.get("header") != new.get("header"):  # a run knows statements by their text alone
                 raise lean_check.Refused("malformed", "a statement again, under another header")
         except lean_check.Refused as e:

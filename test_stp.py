@@ -923,12 +923,12 @@ def test_json_files(tmp_path, content, want):
 def test_library(tmp_path, capsys):
     rows = [{"name": "l", "statement": "@[simp] theorem l : True", "proof": "trivial", "file": 1, "other": 2},
             {"name": "m", "statement": "def m := 1", "proof": ""}, {"name": "n", "statement": "open And\ntheorem n : True", "proof": "\n  simp"},
-            {"name": "l2", "statement": "theorem l : True", "proof": "simp"}, {"name": "N.l", "statement": "theorem l : True := by simp"}]
+            {"name": "l2", "statement": "theorem l : True", "proof": "simp"}, {"name": "N.l", "statement": "theorem l : 0 = 0 := by simp"}]
     assert stp.load_library([rows_file(tmp_path / "l.jsonl", rows)], "import A") == [
         {"name": "l", "statement": "theorem l : True := by", "proof": " trivial", "file": 1, "split": "all"},
         {"name": "n", "split": "all", "statement": "theorem n : True := by", "proof": "\n  simp", "header": "import A\nopen And\n"},
         {"name": "l2", "split": "all", "statement": "theorem l : True := by", "proof": " simp"},
-        {"name": "N.l", "split": "all", "statement": "theorem l : True := by", "proof": ""}]
+        {"name": "N.l", "split": "all", "statement": "theorem l : 0 = 0 := by", "proof": ""}]
     assert re.findall(r"l.jsonl: (1 of \d)", capsys.readouterr().err) == ["1 of 5", "1 of 4"]  # unusable; without a proof
     for i, proof in enumerate([1, "\ud800", ["x"], " by\n  simp", ":= x", "theorem l : True := by simp"]):
         with pytest.raises(stp.UserError, match=r"--library: \"proof\" of .* of .*l\.jsonl must be a text"):
