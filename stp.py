@@ -1194,11 +1194,10 @@ def evaluate(policy, data, args):
     """Samples --samples proofs of every statement to evaluate; prints and writes pass@k per split.
 
     Also writes one proof of each proved statement, for another checker: proofs.lean, a file for each header.
-    The folder is named by content: model, statements and sampling flags, whatever their files are called.
+    The folder is named by policy, statements and --samples: nothing else may change in a run folder.
     """
-    flags = pick(vars(args), "samples", "seed", "temperature", "max_prompt", "max_new", "header")
     name = os.path.relpath(policy, args.out).replace("/", "_") if policy else os.path.basename(args.model)
-    folder = f"{args.out}/eval/{name}_{digest([data.scored, flags, file_digests(args.model)])}"
+    folder = f"{args.out}/eval/{name}_{digest([data.scored, args.samples])}"
     if not (os.path.exists(f"{folder}/attempts.jsonl") or os.path.exists(merged(policy, args))):
         raise UserError(f"{merged(policy, args)} is gone: a run keeps its newest model; name a later --iters")
     jobs = [{**s, "role": "given", "n": args.samples} for s in data.scored]
@@ -1287,7 +1286,7 @@ def as_header(value):
 
 
 def statement_and_header(row, default):
-    """{"statement", maybe "header"} of a published row; lean_check.Refused if the checker could not read it.
+    """{"statement", maybe "header"} of a published row; lean_check.Refused if there is none to read.
 
     Text before the theorem goes behind the row's header, or the default; text with imports needs neither.
     """
@@ -1298,7 +1297,6 @@ def statement_and_header(row, default):
     imports = re.match(r"(?:\s|--[^\n]*|/-(?s:.*?)-/)*+(import|prelude)\b", text)
     header = "" if imports else as_header(row.get("header"))
     before, statement = read_statement(text, header)
-    lean_check.template(statement)
     default = "" if imports or header or not before.strip() else as_header(default)
     header = as_header(default + before)
     if any(t.word in lean_check.GAPS for t in lean_check.lex(header)):
@@ -1322,7 +1320,7 @@ def load_statements(path, header="", skip_bad=False):
     for n, row in enumerate(read_jsonl(path), 1):
         try:
             new = {**statement_and_header(row, header), **pick(row, "proof", "file")}
-            own = lean_check.split_statement(new["statement"], 0)[2].replace("\0.", "")
+            own = lean_check.split_statement(new["statement"], 0)[2].replace("\0.", "")  # or Refused
             new |= {"name": label(row.get("name"), own), "split": label(row.get("split"), "all")}
             old = rows.setdefault((new["statement"], str(new.get("proof"))), new)
             if old.get("header") != new.get("header"):  # a run knows statements by their text alone

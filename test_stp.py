@@ -1898,9 +1898,7 @@ def test_evaluation_by_hand(tmp_path, monkeypatch, capsys):
         asked.clear()
     with pytest.raises(stp.UserError, match="iter_02/model/merged is gone"):
         stp.evaluate(f"{args.out}/iter_02/model", data, args)
-    json_edit(copy / "generation_config.json", {"eos_token_id": [1, 2]})
-    for i, (other, changes) in enumerate([(rows[:1], {}), (rows[:3], {}), (rows, {"samples": 7}), (rows, {"temperature": 0.5}), (rows, {"seed": 1}),
-                                          (rows, {"max_new": 9}), (rows, {"model": str(copy)}), ([{**rows[0], "split": "w"}], {})], 2):
+    for i, (other, changes) in enumerate([(rows[:1], {}), (rows[:3], {}), (rows, {"samples": 7}), ([{**rows[0], "split": "w"}], {})], 2):
         stp.evaluate(None, stp.Data([], other, [], []), variant(args, **changes))
         assert len(glob.glob(f"{args.out}/eval/*")) == i, changes
     capsys.readouterr()
