@@ -1111,6 +1111,9 @@ def test_seeds(tmp_path):
     history.add([proved(s, "\n  exact (l1)") for s in easy[2:]], 1)  # the same statement and lemma again take no room
     every = stp.choose_seeds(history, data, 80, 2, flags(tmp_path, "--lemma_cap", 0.6))
     assert sorted(s["statement"] for s in every if s["lemma"]) == sorted(easy)
+    history.proofs = {0: proved(easy[0], "\n  exact f e d c b a")}  # the order of a proof's lemmas is that of no set
+    data = stp.Data([], [], [{"name": n, "statement": f"theorem {n} : True := by"} for n in "abcdef"], [])
+    assert [s["lemma"] for s in stp.choose_seeds(history, data, 80, 2, args) if s["lemma"]] == [*"abcdef"]
 
 
 def test_training_examples(tmp_path):
