@@ -839,6 +839,7 @@ def vllm_engine(model, tokenizer, args):
         sizes = {"dtype": "float32", "kv_cache_memory_bytes": 2**29, "enforce_eager": True,
                  "enable_chunked_prefill": False}
     llm = LLM(model=model, seed=args.seed, skip_tokenizer_init=True, use_tqdm_on_load=False,
+              language_model_only=True,  # else a model that takes images, too, insists on its tokenizer
               max_model_len=args.max_prompt + args.max_new, **sizes)
 
     def complete(rows, seed):
