@@ -1016,7 +1016,7 @@ def join_group(rank, world, folder, args):
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     if rank == 0:
         store = distributed.TCPStore(host, 0, world, is_master=True, wait_for_workers=False)
-        write_jsonl(str(file), [[host, store.port]])
+        write_jsonl(file, [[host, store.port]])
     else:
         while file.name not in os.listdir(folder):  # makes a network file system look again
             time.sleep(0.02)
@@ -1287,7 +1287,7 @@ def as_header(value):
 
 
 def statement_and_header(row, default):
-    """{"statement", maybe "header"} of a published row; lean_check.Refused if there is none to read.
+    """{"statement", maybe "header"} of a published row; lean_check.Refused if it has none.
 
     Text before the theorem goes behind the row's header, or the default; text with imports needs neither.
     """
@@ -1321,7 +1321,7 @@ def load_statements(path, header="", skip_bad=False):
     for n, row in enumerate(read_jsonl(path), 1):
         try:
             new = {**statement_and_header(row, header), **pick(row, "proof", "file")}
-            own = lean_check.split_statement(new["statement"], 0)[2].replace("\0.", "")  # or Refused
+            own = lean_check.split_statement(new["statement"], 0)[2].replace("\0.", "")  # Refused: unreadable
             new |= {"name": label(row.get("name"), own), "split": label(row.get("split"), "all")}
             old = rows.setdefault((new["statement"], str(new.get("proof"))), new)
             if old.get("header") != new.get("header"):  # a run knows statements by their text alone
@@ -1344,11 +1344,11 @@ def load_library(paths, header="", skip_bad=False):
     """Rows as of load_statements, with "proof": text behind "by", or "" where a theorem is only a lemma."""
     rows = [row for path in paths for row in load_statements(path, header, skip_bad)]
     for row in rows:
-        row["proof"] = "" if row.get("proof") is None else row["proof"]
-        if not is_text(row["proof"]) or re.match(r"\s*(:=|(by|theorem|lemma)\b)", row["proof"]):
+        proof = "" if row.get("proof") is None else row["proof"]
+        if not is_text(proof) or re.match(r"\s*(:=|(by|theorem|lemma)\b)", proof):
             raise UserError(f'--library: "proof" of {row["name"]} of {", ".join(paths)} must be a text: what '
                             'follows ":= by"')
-        row["proof"] = re.sub(r"^(?=\S)", " ", row["proof"])  # it follows "by"
+        row["proof"] = re.sub(r"^(?=\S)", " ", proof)  # it follows "by"
     if bare := sum(not row["proof"] for row in rows):
         print(f"{', '.join(paths)}: {bare} of {len(rows)} have no proof: lemmas only", file=sys.stderr)
     return rows
