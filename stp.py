@@ -977,9 +977,9 @@ def tokenize(examples, tokenizer, args):
 
 def train_worker(rank, world, folder, policy, lr, epochs, args):
     torch.manual_seed(args.seed)
-    if world > 1:
-        join_group(rank, world, folder, args)
     model = trainable_model(policy, args)
+    if world > 1:  # after loading, which may take longer than a store waits
+        join_group(rank, world, folder, args)
     params = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(params, lr=lr, betas=(0.9, 0.95), eps=1e-5, weight_decay=0.0, fused=True)
     data = torch.load(f"{folder}/data.pt", weights_only=False)
@@ -1318,7 +1318,7 @@ def load_statements(path, header="", skip_bad=False):
     most of the file, or, with skip_bad, all.
     """
     rows, reasons, n = {}, defaultdict(list), 0
-    for n, row in enumerate(read_jsonl(path), 1):
+    for n, row in enumerate(tqdm(read_jsonl(path), desc=f"  {path}", leave=False, disable=None), 1):
         try:
             new = {**statement_and_header(row, header), **pick(row, "proof", "file")}
             own = lean_check.split_statement(new["statement"], 0)[2].replace("\0.", "")  # Refused: unreadable
