@@ -592,8 +592,6 @@ def child(rank, function, n, *job):
         sys.exit(f"process {rank}: torch {torch.__version__} cannot use its GPU (an older driver?)")
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // n))
     tqdm.set_lock(threading.RLock())  # its own, a semaphore, would outlive this process with a warning
-    from transformers.utils.logging import disable_progress_bar
-    disable_progress_bar()  # a bar for each loading of the model would bury the run's own lines
     warnings.simplefilter("ignore", FutureWarning)
     function(rank, n, *job)
 
@@ -693,6 +691,8 @@ def file_digests(folder):
 def load_model(path, full=False):
     """bf16 on a GPU, fp32 on a CPU and where all weights are trained."""
     from transformers import AutoModelForCausalLM
+    from transformers.utils.logging import disable_progress_bar
+    disable_progress_bar()  # a bar for each loading would bury the run's own lines
     cuda = torch.cuda.is_available()
     dtype = torch.bfloat16 if cuda and not full else torch.float32
     return AutoModelForCausalLM.from_pretrained(path, dtype=dtype).to("cuda" if cuda else "cpu")
@@ -732,30 +732,36 @@ def end_tokens(folder, tokenizer):
 
 def check_model(args):
     """UserError where model and tokenizer would silently give wrong numbers."""
-    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
+    from safetensors import SafetensorError
     try:
-        whole, tokenizer = AutoConfig.from_pretrained(args.model), load_tokenizer(args.model)
-        if type(whole) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-            raise ValueError(f"{type(whole).__name__}: no causal language model")
-    except (OSError, ValueError, KeyError) as e:
-        raise UserError(f"--model {args.model}: cannot be loaded ({str(e).splitlines()[0]})") from None
-    config = whole.get_text_config()
-    cached = args.engine == "vllm" or "past_key_values" in inspect.signature(  # imports the model's code: 1 s
-        MODEL_FOR_CAUSAL_LM_MAPPING[type(whole)].forward).parameters
+        why = next(model_faults(args), None)
+    except (OSError, ValueError, KeyError, SafetensorError) as e:
+        why = f"cannot be loaded ({str(e).splitlines()[0]})"
+    if why:
+        raise UserError(f"--model {args.model}: {why}")
+
+
+def model_faults(args):
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
+    config, tokenizer = AutoConfig.from_pretrained(args.model), load_tokenizer(args.model)
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        yield f"{type(config).__name__}: no causal language model"
     line = "theorem t (h₀ : ∀ x ∈ ℕ, x ≠ 0) : ⟨a, b⟩ = c := by\n    norm_num  [h₀]\n\n  simp"
     ids, length = encode_prompt(tokenizer, line), args.max_prompt + args.max_new
-    back = tokenizer.decode(ids, skip_special_tokens=True)
-    limit = getattr(config, "max_position_embeddings", None)
-    for bad, why in (
-        (back != line, f"its tokenizer does not give Lean text back: {line!r} becomes {back!r}"),
-        (tokenizer.eos_token_id is None, "its tokenizer (tokenizer_config.json) has no eos_token"),
-        (max([*ids, tokenizer.eos_token_id or 0]) >= config.vocab_size,
-         f"its tokenizer has ids above the model's largest, {config.vocab_size - 1}"),
-        (limit and limit < length, f"it has {limit} positions; --max_prompt and --max_new need {length}"),
-        (not cached, "it has no key-value cache: --engine hf would lose its state; use --engine vllm"),
-    ):
-        if bad:
-            raise UserError(f"--model {args.model}: {why}")
+    if (back := tokenizer.decode(ids, skip_special_tokens=True)) != line:
+        yield f"its tokenizer does not give Lean text back: {line!r} becomes {back!r}"
+    if tokenizer.eos_token_id is None:
+        yield "its tokenizer (tokenizer_config.json) has no eos_token"
+    if max(*ids, tokenizer.eos_token_id) >= (size := config.get_text_config().vocab_size):
+        yield f"its tokenizer has ids above the model's largest, {size - 1}"
+    limit = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if limit and limit < length:
+        yield f"it has {limit} positions; --max_prompt and --max_new need {length}"
+    if args.engine == "hf":
+        error = cache_error(load_model(args.model).eval(), ids)
+        torch.cuda.empty_cache()  # the processes to come want the whole GPU
+        if error > (0.5 if torch.cuda.is_available() else 0.01):  # rounding: 0.15 in bf16, 1e-5 in fp32
+            yield "its logits change with a cache or padding: --engine hf would err; use --engine vllm"
 
 
 # --------------------------------------------------------------------------------------------------- sampling
@@ -865,16 +871,41 @@ def sequences_at_once(model, args):
     return max(16, min(1024, int(cache / token / length) // 16 * 16))  # vLLM compiles for each value
 
 
+def next_logits(net, ids, mask, cache):
+    """Logits (B, V) of what follows ids (B, T), left-padded; mask covers what is in the cache, too."""
+    known = inspect.signature(net.forward).parameters
+    name = "cache" if "cache" in known else "past_key_values"  # renamed in transformers 5.24
+    positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1]:]
+    return net(ids, attention_mask=mask, position_ids=positions, logits_to_keep=1,
+               **{name: cache}).logits[:, -1].float()
+
+
+@torch.inference_mode()
+def cache_error(net, ids):
+    """Largest error of logits from a cache, behind padding, in their standard deviations; inf: no such cache.
+
+    Mamba, RWKV or RecurrentGemma take no padding into account, or have a state of their own.
+    """
+    from transformers import DynamicCache
+    rows, cache = [ids, ids[len(ids) // 2:]], DynamicCache(config=net.config)
+    tokens, mask = pad(rows, net.device, side="left")
+    try:
+        next_logits(net, tokens[:, :-3], mask[:, :-3], cache)
+        cache.reorder_cache(torch.tensor([1, 0], device=net.device))
+        tokens, mask = tokens.flip(0), mask.flip(0)
+        for at in range(tokens.shape[1] - 3, tokens.shape[1]):
+            out = next_logits(net, tokens[:, at:at + 1], mask[:, :at + 1], cache)
+    except (TypeError, ValueError):
+        return math.inf
+    plain = torch.cat([net(pad([row], net.device)[0]).logits[:, -1].float() for row in reversed(rows)])
+    return ((out - plain).abs().max() / plain.std()).item()
+
+
 def hf_engine(model, tokenizer, args, every=8):
     """The same by transformers: a prompt is read once for all its samples; finished samples soon leave."""
     from transformers import DynamicCache
     net, ends = load_model(model).eval(), end_tokens(model, tokenizer)
     batch = sequences_at_once(model, args) if args.gpus else 512
-
-    def step(ids, mask, cache):  # logits (B, V) of what follows ids (B, T); mask covers the cache, too
-        positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1]:]
-        return net(ids, attention_mask=mask, position_ids=positions, past_key_values=cache,
-                   logits_to_keep=1).logits[:, -1].float()
 
     def choose(logits):  # (B, V) -> (B, 1)
         if not args.temperature:
@@ -885,7 +916,7 @@ def hf_engine(model, tokenizer, args, every=8):
     def generate(rows):
         ids, mask = pad([ids for _, ids, _ in rows], net.device, side="left")  # (prompts, T)
         cache, new = DynamicCache(config=net.config), ids[:, :0]
-        logits = step(ids, mask, cache)
+        logits = next_logits(net, ids, mask, cache)
         # stay: the rows that go on, at first each prompt's once per sample; a round adds `every` tokens.
         stay = [k for k, (_, _, n) in enumerate(rows) for _ in range(n)]
         while stay:
@@ -895,7 +926,7 @@ def hf_engine(model, tokenizer, args, every=8):
             for _ in range(min(every, args.max_new - new.shape[1])):
                 new = torch.cat([new, choose(logits)], 1)
                 mask = torch.cat([mask, mask.new_ones(len(rows), 1)], 1)
-                logits = step(new[:, -1:], mask, cache)
+                logits = next_logits(net, new[:, -1:], mask, cache)
             texts, stay = [cut(tokens, ends) for tokens in new.tolist()], []
             for k, text in enumerate(texts):
                 if len(text) < new.shape[1] or len(text) == args.max_new:
