@@ -757,7 +757,7 @@ def model_faults(args):
     limit = getattr(config.get_text_config(), "max_position_embeddings", None)
     if limit and limit < length:
         yield f"it has {limit} positions; --max_prompt and --max_new need {length}"
-    if args.engine == "hf":
+    if args.engine == "hf" and not args.dry_run:  # that loads the model
         error = cache_error(load_model(args.model).eval(), ids)
         torch.cuda.empty_cache()  # the processes to come want the whole GPU
         if error > (0.5 if torch.cuda.is_available() else 0.01):  # rounding: 0.15 in bf16, 1e-5 in fp32
@@ -1491,6 +1491,8 @@ def missing(args):
          f"--model: {args.model} has no weights (.safetensors, .bin)"),
         (args.engine == "vllm" and not find_spec("vllm"),
          "--engine vllm: not installed; run: pip install vllm (or use --engine hf)"),
+        (args.engine == "vllm" and find_spec("vllm") and torch.version.cuda and not args.gpus,
+         "--engine vllm: it was built for GPUs, and here is none; use --engine hf"),
         (args.gpus and args.procs > args.gpus, f"--procs {args.procs}: there are {args.gpus} GPUs"),
         ("import Mathlib" in args.header and not args.lean_project,
          "--lean_project: the header imports Mathlib; name a built Lake project (README, One GPU node)"),
