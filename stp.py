@@ -689,13 +689,16 @@ def file_digests(folder):
 
 
 def load_model(path, full=False):
-    """bf16 on a GPU, fp32 on a CPU and where all weights are trained."""
+    """bf16 on a GPU, fp32 on a CPU and where all weights are trained. ValueError: a weight is missing."""
     from transformers import AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
     disable_progress_bar()  # a bar for each loading would bury the run's own lines
     cuda = torch.cuda.is_available()
     dtype = torch.bfloat16 if cuda and not full else torch.float32
-    return AutoModelForCausalLM.from_pretrained(path, dtype=dtype).to("cuda" if cuda else "cpu")
+    model, info = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, output_loading_info=True)
+    if info["missing_keys"]:  # they would be random
+        raise ValueError(f"its weights lack {min(info['missing_keys'])}")
+    return model.to("cuda" if cuda else "cpu")
 
 
 def pad(rows, device, side="right"):
@@ -735,13 +738,14 @@ def check_model(args):
     from safetensors import SafetensorError
     try:
         why = next(model_faults(args), None)
-    except (OSError, ValueError, KeyError, SafetensorError) as e:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as e:
         why = f"cannot be loaded ({str(e).splitlines()[0]})"
     if why:
         raise UserError(f"--model {args.model}: {why}")
 
 
 def model_faults(args):
+    """Yields why a model would give wrong numbers, the cheap checks first."""
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
     config, tokenizer = AutoConfig.from_pretrained(args.model), load_tokenizer(args.model)
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
@@ -757,7 +761,7 @@ def model_faults(args):
     limit = getattr(config.get_text_config(), "max_position_embeddings", None)
     if limit and limit < length:
         yield f"it has {limit} positions; --max_prompt and --max_new need {length}"
-    if args.engine == "hf" and not args.dry_run:  # that loads the model
+    if args.engine == "hf" and not args.dry_run:  # loads the model
         error = cache_error(load_model(args.model).eval(), ids)
         torch.cuda.empty_cache()  # the processes to come want the whole GPU
         if error > (0.5 if torch.cuda.is_available() else 0.01):  # rounding: 0.15 in bf16, 1e-5 in fp32

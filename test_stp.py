@@ -1316,10 +1316,14 @@ def test_what_is_no_model(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = model_and_tokenizer(tmp_path / "plain")
     assert [stp.model_folder(n) for n in ("plain", "./plain", folder, "no/such", "a/b/c", "")] == [folder] * 3 + [None] * 3
-    for file, text in {"config.json": "{", "tokenizer.json": "{}", "tokenizer_config.json": "[", "model.safetensors": "cut off"}.items():
-        broken = shutil.copytree(folder, f"broken_{file}")
+    config = Path(folder, "config.json").read_text()
+    assert '"tie_word_embeddings": true' in config and '"intermediate_size": 192' in config
+    for file, text, why in [("config.json", "{", ""), ("tokenizer.json", "{}", ""), ("tokenizer_config.json", "[", ""), ("model.safetensors", "cut off", ""),
+                            ("config.json", config.replace('embeddings": true', 'embeddings": false'), "its weights lack lm_head.weight"),
+                            ("config.json", config.replace('e": 192', 'e": 99'), "")]:
+        broken = shutil.copytree(folder, f"broken_{file}", dirs_exist_ok=True)
         Path(broken, file).write_text(text)
-        with pytest.raises(stp.UserError, match=r"\A--model broken_\S+: cannot be loaded \([^\n]*\Z"):
+        with pytest.raises(stp.UserError, match=rf"\A--model broken_\S+: cannot be loaded \({why}[^\n]*\Z"):
             stp.check_model(flags(tmp_path, "--model", broken))
     assert {Path(folder, f).exists() for f in ("config.json", "model.safetensors")} == {True}
     transformers.T5Config().save_pretrained(folder)
