@@ -756,8 +756,8 @@ def model_faults(args):
         yield f"its tokenizer does not give Lean text back: {line!r} becomes {back!r}"
     if tokenizer.eos_token_id is None:
         yield "its tokenizer (tokenizer_config.json) has no eos_token"
-    if max(*ids, tokenizer.eos_token_id) >= (size := config.get_text_config().vocab_size):
-        yield f"its tokenizer has ids above the model's largest, {size - 1}"
+    if max(*ids, *end_tokens(args.model, tokenizer)) >= (size := config.get_text_config().vocab_size):
+        yield f"its tokenizer or generation_config.json has ids above the model's largest, {size - 1}"
     limit = getattr(config.get_text_config(), "max_position_embeddings", None)
     if limit and limit < length:
         yield f"it has {limit} positions; --max_prompt and --max_new need {length}"

@@ -1262,8 +1262,8 @@ TOKENIZERS = {  # template of its post-processor, changes of tokenizer_config.js
     "no end": (None, {"eos_token": None}, {}, "no eos_token"),
     "loses spaces": (None, {}, {}, "does not give Lean text back"),
     "few positions": (None, {}, {"max_position_embeddings": 511}, "it has 511 positions; --max_prompt and --max_new need 512"),
-    "few embeddings": (None, {}, {"vocab_size": 99}, "its tokenizer has ids above the model's largest, 98"),
-    "an end that the model has not": (None, {"eos_token": "<new>"}, {}, "its tokenizer has ids above the model's largest, "),
+    "few embeddings": (None, {}, {"vocab_size": 99}, "its tokenizer or generation_config.json has ids above the model's largest, 98"),
+    "an end that the model has not": (None, {"eos_token": "<new>"}, {}, "its tokenizer or generation_config.json has ids above the model's largest, "),
 }
 
 
@@ -1425,6 +1425,10 @@ def test_all_end_tokens_of_a_model(tmp_path):
         for ends in [ids[4], 1], [1, ids[4]]:
             json_edit(folder / "generation_config.json", {"eos_token_id": ends})
             assert list(engine(str(folder), tokenizer, args)(rows, 1)) == [(0, ids[:ids.index(ids[4])])]
+    json_edit(folder / "generation_config.json", {"eos_token_id": [1, 9999]})  # vLLM would fail
+    with pytest.raises(stp.UserError, match="has ids above the model's largest"):
+        stp.check_model(variant(args, model=str(folder)))
+    json_edit(folder / "generation_config.json", {"eos_token_id": [1, ids[4]]})
     json_edit(folder / "generation_config.json", {"temperature": 0.6})  # without do_sample: some transformers do not save it
     stp.train(str(tmp_path / "p"), None, [{"prompt": "p", "target": "t"}], variant(args, model=str(folder)), 1e-9)
     assert stp.end_tokens(f"{tmp_path}/p/merged", tokenizer) == {1, ids[4]}
