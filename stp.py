@@ -764,7 +764,7 @@ def model_faults(args):
     if args.engine == "hf" and not args.dry_run:  # loads the model
         error = cache_error(load_model(args.model).eval(), ids)
         torch.cuda.empty_cache()  # the processes to come want the whole GPU
-        if error > (0.5 if torch.cuda.is_available() else 0.01):  # rounding: 0.15 in bf16, 1e-5 in fp32
+        if error > (0.2 if torch.cuda.is_available() else 0.001):  # rounding: 0.03 in bf16, 2e-6 in fp32
             yield "its logits change with a cache or padding: --engine hf would err; use --engine vllm"
 
 
@@ -886,7 +886,7 @@ def next_logits(net, ids, mask, cache):
 
 @torch.inference_mode()
 def cache_error(net, ids):
-    """Largest error of logits from a cache, behind padding, in their standard deviations; inf: no such cache.
+    """Standard deviation of what a cache and padding change in logits, over theirs; inf: no such cache.
 
     Mamba, RWKV or RecurrentGemma take no padding into account, or have a state of their own.
     """
@@ -902,7 +902,7 @@ def cache_error(net, ids):
     except (TypeError, ValueError):
         return math.inf
     plain = torch.cat([net(pad([row], net.device)[0]).logits[:, -1].float() for row in reversed(rows)])
-    return ((out - plain).abs().max() / plain.std()).item()
+    return ((out - plain).std() / plain.std()).item()
 
 
 def hf_engine(model, tokenizer, args, every=8):
