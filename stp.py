@@ -886,9 +886,9 @@ def next_logits(net, ids, mask, cache):
 
 @torch.inference_mode()
 def cache_error(net, ids):
-    """Standard deviation of what a cache and padding change in logits, over theirs; inf: no such cache.
+    """How far a cache and padding move logits, rms, in their standard deviations; inf: no such cache.
 
-    Mamba, RWKV or RecurrentGemma take no padding into account, or have a state of their own.
+    Mamba, RWKV and RecurrentGemma keep a state of their own, or let padding into it.
     """
     from transformers import DynamicCache
     rows, cache = [ids, ids[len(ids) // 2:]], DynamicCache(config=net.config)
