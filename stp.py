@@ -875,13 +875,17 @@ def sequences_at_once(model, args):
     return max(16, min(1024, int(cache / token / length) // 16 * 16))  # vLLM compiles for each value
 
 
+@functools.cache
+def cache_name(kind):
+    """The argument by which a class of models takes its cache; transformers 5.24 renamed it."""
+    return "cache" if "cache" in inspect.signature(kind.forward).parameters else "past_key_values"
+
+
 def next_logits(net, ids, mask, cache):
     """Logits (B, V) of what follows ids (B, T), left-padded; mask covers what is in the cache, too."""
-    known = inspect.signature(net.forward).parameters
-    name = "cache" if "cache" in known else "past_key_values"  # renamed in transformers 5.24
     positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1]:]
     return net(ids, attention_mask=mask, position_ids=positions, logits_to_keep=1,
-               **{name: cache}).logits[:, -1].float()
+               **{cache_name(type(net)): cache}).logits[:, -1].float()
 
 
 @torch.inference_mode()
