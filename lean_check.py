@@ -28,6 +28,7 @@ This is no sandbox: Lean, its kernel, the header and the libraries are trusted. 
 a second look by lean4checker, lean4lean or SafeVerify. Lean is niced: what feeds GPUs comes first.
 """
 import argparse
+import bisect
 import collections
 import contextlib
 import functools
@@ -50,7 +51,8 @@ import types
 from tqdm import tqdm
 
 AXIOMS = {"propext", "Classical.choice", "Quot.sound"}  # the axioms of ordinary mathematics in Lean
-PARSE_ERROR = re.compile(r"([a-z][^\n]* )?(un)?expected\b|missing |unterminated |invalid |unknown tac|tabs ")
+PARSE_ERROR = re.compile(r"([a-z][^\n]* )?(un)?expected\b|missing |unterminated |invalid |tabs "
+                         "|unknown (tac|parser)|ambiguous parser|failed to determine")
 ENV = {**os.environ, "PATH": f"{os.path.dirname(sys.executable)}:{os.environ.get('PATH', os.defpath)}"}
 HEADER_TIMEOUT, HEADER_TRIES = 600.0, 3  # seconds (a cold import from a slow disk); processes
 BATCH, GRACE = 500, 0.05  # theorems a Lean process, at most; seconds a worker waits for a full batch
@@ -86,16 +88,20 @@ OPTIONS = tuple("""pp. trace. linter. tactic. synthInstance. maxRecDepth maxHear
  backward. relaxedAutoImplicit simprocs push_cast maxSynthPendingDepth""".split())
 BRACKETS = {"(": ")", "[": "]", "{": "}", "⟨": "⟩", "⦃": "⦄"}
 BINDER_ENDS = {",", "=>", "↦", ":=", "then", "with", "from"}  # one of them follows `∀ x : T`
-# A tactic stands behind one of these, or at the start of a line in the column of another. `(name := term)` is
-# its configuration: Lean compiles and runs the term, if it is more than literals, names and constructors.
+# A tactic stands behind one of LEADS, or begins a line, unless the line before ends in one of CONTINUED: no
+# tactic ends so, a term goes on. `(name := term)` is its configuration: Lean compiles and runs the term, if it
+# is more than literals, names and constructors.
+CONTINUED = {*""":= : , ⟨ [ <| $ ▸ ↦ ∘ = ≠ < ≤ > ≥ ∈ + / ∧ ∨ → ↔
+ using exact refine refine' apply from show calc""".split()}
+ARROWS = {"fun", "λ", "=>", "↦", ";", "·"}
 LEADS = "|".join(r"""by by\? decreasing_by decreasing_with try try_this in with first solve repeat1?'? then
  else checkpoint all_goals any_goals focus show_term classical unhygienic recover says fail_if_success
  squeeze_scope fail_if_no_progress check_tactic_fails map_tacs\s*\[ iterate(?:\s+\d\w*)? with_\w+""".split())
-TACTIC = re.compile(rf"""(?:^[ ]*|([;·]|(?<!<)\||(?<![^\s({{;])\.(?=\s|hint\b)|=>|<;>(?:\s*\[)?
+TACTIC = re.compile(rf"""(?:^[ ]*\.?|([;·]|(?<!<)\||(?<![^\s({{;])\.(?=\s|hint\b)|=>|<;>(?:\s*\[)?
  |\b(?:disch|discharger|norm)\s*:=|(?:\b|(?<=\d))(?:{LEADS})(?![\w'?!]))\s*)
- ((?:[({{]\s*)*)(?=([a-z_]\w*[?!'*]*))""", re.M | re.X)
+ ((?:[({{]\s*\.?)*)(?=([a-z_]\w*[?!'*]*))""", re.M | re.X)
 SEARCH = re.compile(r"""(?:hint|observe|propose)(?![\w.'])(?!\s*:=)|trace(?![\w.'])(?!\s*")""")
-CONFIGURATION = re.compile(r"""\s*(?:only\b|[!?*]|[+-]\w+
+CONFIGURATION = re.compile(r"""\s*(?:only\b|[!?*]|[+-][\w«»]+
  |([\[(])(?:(?<=\[)|\s*(?:add|erase)\b|\s*([\w.«»]+)\s*:=))""", re.X)
 TERM = re.compile(r"""[^\w.'"\s{}\[\](),:=]|:(?!=)|[\w\])}⟩'"]\s*[\[({⟨]|[\w\])}⟩'"]\s+[\w"'.]""")
 LETTER = ("A-Za-z_\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u017f\u0391-\u039f\u03a1\u03a2\u03a4-\u03a9\u03b1-\u03ba"
@@ -171,7 +177,7 @@ def scan(text, limit=0, first=()):
     if m := re.search("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]", code):
         raise Refused("rejected", f"control character U+{ord(m[0]):04X}")
     if not first or any(t.word in ("by", "by?", "decreasing_by") for t in tokens[:-1]):
-        check_tactics(code, closed, set() if not first else {0})
+        check_tactics(code, tokens, closed)
     return code, tokens
 
 
@@ -202,19 +208,19 @@ def refusal(kind, word, before, after, behind, limit):
     return "an attribute" if word == "@" and behind[:1] == "[" else None
 
 
-def check_tactics(code, closed, columns):
-    """Refuses tactics that run a term or search. closed: bracket -> its other one; columns: of tactics."""
-    text = list(code)
-    for m in re.finditer(r"(?:<;>|map_tacs)\s*(?=\[)", code):  # a list of tactics
-        text[m.end():closed[m.end()]] = code[m.end():closed[m.end()]].replace(",", ";")
+def check_tactics(code, tokens, closed):
+    """Refuses tactics that run a term or search. tokens: of the code; closed: bracket -> its other one."""
+    text, places = list(code), [t.start for t in tokens]
+    for before, t in itertools.pairwise(tokens):
+        if before.word in ("<;>", "map_tacs") and t.word == "[":  # a list of tactics
+            text[t.start:closed[t.start]] = code[t.start:closed[t.start]].replace(",", ";")
     for m in TACTIC.finditer(code := "".join(text)):
         behind, tactic, i = m[1], m[3], m.end(3)
-        starts = {at - code.rfind("\n", 0, at) for at in (m.start(2), m.end(2))}
-        if behind is None and columns and not columns & starts:
-            continue  # not a tactic, but its argument
-        columns |= starts
-        before = re.split("=>|[;·\n]", code[max(0, m.start() - 200):m.start()])[-1]
-        if behind == "=>" and re.search(r"((?<![\w«.'])fun(?![\w'»])|λ)[^↦]*$", before):
+        k = bisect.bisect_left(places, m.start())
+        if behind is None and k and tokens[k - 1].word in CONTINUED:
+            continue
+        before = (tokens[j].word for j in range(k - 1, -1, -1))
+        if behind == "=>" and next((w for w in before if w in ARROWS), "") in ("fun", "λ"):
             continue  # the body of a function
         if m[0] != "|" and SEARCH.match(code, m.end(2)):  # not as in |trace A|
             raise Refused("rejected", f"the tactic '{tactic}': a search, or runs a term")
@@ -262,7 +268,7 @@ def split_statement(statement, limit):
         raise Refused("rejected", "statement: not one theorem with binders and one proposition")
     if ("let", "rec") in itertools.pairwise(words) or {*GAPS, "type_of"} & set(words):
         raise Refused("rejected", "sorry, let rec, type_of: left open, or the proof may choose what it means")
-    secret = re.sub(f"({PART})$", "\0.\\1", name)  # its last part stays: a proof may call itself
+    secret = re.sub(f"(?<![^.`])({PART})$", "\0.\\1", name)  # its last part stays: a proof may call itself
     # Behind the secret even `fun` is a name; `namespace fun` fails, as `theorem fun` would. It takes 1 ms.
     asked = f"namespace {name}\nend {name}\n" if re.fullmatch(r"[^\d.«]{2,}|_|[^\0-~]", name) else ""
     column_t, column_by = (at - code.rfind("\n", 0, at) - 1 for at in (colon + 1, by.start))
@@ -342,9 +348,10 @@ def watch(pool):
 
 def went_on(messages):
     """Did Lean go on after a parse error, and maybe run commands? It then complains at least of our `)`."""
-    places = [(m["pos"]["line"], m["pos"]["column"], m["severity"], m["data"]) for m in messages]
-    broken = [p for p in places if p[2] == "error" and PARSE_ERROR.match(p[3])]
-    return bool(broken) and max(places)[:2] > min(broken)[:2]
+    places = [(m["pos"]["line"], m["pos"]["column"]) for m in messages]
+    broken = [at for at, m in zip(places, messages, strict=True)  # Lean gives a parse error its full range
+              if m["severity"] == "error" and (m.get("keepFullRange") or PARSE_ERROR.match(m["data"]))]
+    return bool(broken) and max(places) > min(broken)
 
 
 def judge(messages, report, sketch):
@@ -376,7 +383,8 @@ def start_lean(pool, jobs):
     """(Lean at work on jobs of one header, secret in their names, lines of the reports: header, jobs)."""
     secret = "X" + secrets.token_hex(8)
     header = jobs[0].header.replace("\r\n", "\n")
-    options = f"set_option maxHeartbeats {pool.heartbeats} set_option pp.fullNames true"  # whatever is open
+    options = (f"set_option maxHeartbeats {pool.heartbeats} "
+               "set_option pp.fullNames true set_option pp.universes false")  # axioms by one name
     texts = [f'{header}\n{options}\n#print "{secret}"\n']
     texts += [job.text.replace("\0", f"{secret}_{k}") for k, job in enumerate(jobs)]
     with open(f"{pool.folder.name}/{secret}.lean", "w", encoding="utf-8", newline="\n") as f:

@@ -84,6 +84,14 @@ PROOF_CHEATS = {
     "program in a configuration": ("\n  skip <;> simp (config := match (IO.println 1) () with | _ => {})", "\n  refine And.intro\n    (a := id p) ?_ g\n  exact h"),
     "function in a configuration": ("\n  first | simp +decide only [h] (maxSteps := (fun n => n) 3)", "\n  first | simp (maxSteps := 1000) only [h, nothing] | skip\n  exact ⟨h, g⟩"),
     "block in a configuration": ("\n  try (rw (occs := by exact f) [h])", "\n  simp +contextual (maxSteps := 900) [h, g]"),
+    "configuration behind a bullet": ("\n  .simp (maxSteps := Nat.succ 3) [h]", "\n  have k : p :=\n    id (a := id h)\n  have l :=\n  Function.const p\n    (a := id g) k\n  exact ⟨k, l⟩"),
+    "configuration behind a bullet in brackets": ("\n  (.simp (maxSteps := Nat.succ 3) [h])", "\n  constructor\n  .exact h\n  (. exact g)"),
+    "configuration behind a quoted flag": ("\n  simp +«contextual» (maxSteps := Nat.succ 3)", "\n  simp +«contextual» [h, g]"),
+    "configuration in the line of by": (" skip\n     simp (maxSteps := Nat.succ 3) [h]", " exact id (a := And.intro h g)"),
+    "configuration behind a block": ("\n  (\n    · skip\n    simp (maxSteps := Nat.succ 3))", "\n  (\n    constructor\n    · exact h\n    exact g)"),
+    "configuration behind a string": ('\n  match "fun" with | _ => simp (maxSteps := Nat.succ 3)', '\n  have := "<;> ["\n  have := "map_tacs [ fun"\n  exact ⟨h, g⟩'),
+    "configuration behind a name": ("\n  have fun! := p\n  match fun! with | _ => simp (maxSteps := Nat.succ 3)", "\n  have fun! := h\n  exact (fun | k, l => id (a := And.intro k l)) fun! g"),
+    "configuration behind at *": ("\n  simp at *\n  simp (maxSteps := Nat.succ 3)", "\n  try simp at *\n  simp (maxSteps := 300) [h, g]"),
     "operator in a configuration": ("\n  · simp (config := f <| {})", "\n  have k : p ∧ q := And.intro (b := id q) (a := id p) h g\n  simp (disch := assumption) [k, h, g]"),
     "trace of a term": ("\n  trace h.toString", PROOF), "trace in a line": ("\n  skip; trace (f p)", "\n  have trace := h\n  exact ⟨trace, g⟩"),
     "unsafeIO": ("\n  exact unsafeIO (pure h)", PROOF), "unsafeBaseIO": ("\n  have := @unsafeBaseIO\n  exact h", PROOF), "IO": ("\n  exact (IO.mkRef h).elim", PROOF),
@@ -426,7 +434,7 @@ def test_bad_header_is_no_verdict_on_the_proof(capfd):
     assert broken["verdict"] == "crashed" and broken["message"].startswith("header: ")
 
 
-@pytest.mark.parametrize("header", ["", "open Classical Quot", "namespace Classical"])
+@pytest.mark.parametrize("header", ["", "open Classical Quot", "namespace Classical", "set_option pp.all true", "set_option pp.universes true"])
 def test_axioms_by_their_full_names(header):
     got, = lean_check.check([{"statement": "theorem t (p : Prop) : p ∨ ¬p := by", "proof": "\n  exact Classical.em p"}], lean=LEAN, workers=1, header=header)
     assert got["verdict"] == "proved" and set(got["axioms"]) == lean_check.AXIOMS, got
@@ -447,6 +455,7 @@ def test_what_commands_behind_a_parse_error_do_to_neighbours(seed):
     rng, want = random.Random(seed), {}
     for i, command in enumerate(COMMANDS):
         want[F, f"\n  exact := {command}"] = "failed"
+        want[F, f"\n  exact `(foo| x)\n {command}"] = "failed"  # "unknown parser"
         want[T, f"\n  have k{i} := h\n  exact ⟨k{i}, g⟩"] = "proved"
         want[F, f"\n  have k{i} := h\n  exact {rng.choice(['h', 'bad'])}.elim"] = "failed"
         want[T, f"\n  have k{i} := h\n  exact ⟨k{i}, k{i}⟩"] = "failed"
@@ -525,7 +534,7 @@ def test_lex():
 def test_reading_takes_linear_time(piece):
     def seconds(n):
         text, start = (piece * n)[:n], time.process_time()
-        for proof, statement in ((text, T), (PROOF, f"theorem t (h : {text}) : True := by")):
+        for proof, statement in ((text, T), (PROOF, f"theorem t (h : {text}) : True := by"), (PROOF, f"theorem a{text}.b : True := by")):
             refused(proof, statement)
         lean_check.normal_form(text)
         return time.process_time() - start
