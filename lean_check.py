@@ -56,7 +56,7 @@ PARSE_ERROR = re.compile(r"([a-z][^\n]* )?(un)?expected\b|missing |unterminated 
 ENV = {**os.environ, "PATH": f"{os.path.dirname(sys.executable)}:{os.environ.get('PATH', os.defpath)}"}
 HEADER_TIMEOUT, HEADER_TRIES = 600.0, 3  # seconds (a cold import from a slow disk); processes
 BATCH, GRACE = 500, 0.05  # theorems a Lean process, at most; seconds a worker waits for a full batch
-HELD = 10**9  # characters of attempts held at most: they wait for their verdict, or for an earlier one
+HELD = 500_000  # attempts held at most: they wait for their verdict, or for an earlier one
 
 
 class UserError(Exception):
@@ -89,8 +89,8 @@ OPTIONS = tuple("""pp. trace. linter. tactic. synthInstance. maxRecDepth maxHear
 BRACKETS = {"(": ")", "[": "]", "{": "}", "⟨": "⟩", "⦃": "⦄"}
 BINDER_ENDS = {",", "=>", "↦", ":=", "then", "with", "from"}  # one of them follows `∀ x : T`
 # A tactic stands behind one of LEADS, or begins a line, unless the line before ends in one of CONTINUED: no
-# tactic ends so, a term goes on. `(name := term)` is its configuration: Lean compiles and runs the term, if it
-# is more than literals, names and constructors.
+# tactic ends so, a term goes on. `(name := term)` is its configuration: Lean compiles and runs the term, if
+# it is more than literals, names and constructors.
 CONTINUED = {*""":= : , ⟨ [ <| $ ▸ ↦ ∘ = ≠ < ≤ > ≥ ∈ + / ∧ ∨ → ↔
  using exact refine refine' apply from show calc""".split()}
 ARROWS = {"fun", "λ", "=>", "↦", ";", "·"}
@@ -284,13 +284,16 @@ def normal_form(statement):
 
 
 class Job:
-    """One theorem for Lean; a copy of it in the input shares the job."""
+    """One theorem for Lean, or one refused, which has its result at once; copies in the input share it."""
 
-    def __init__(self, header, text="", result=None):
-        self.header, self.text = header, text
-        self.result = result  # verdict, message, axioms, seconds
+    def __init__(self, header, statement, proof, limit):
+        self.header, self.text, self.result = header, "", None  # result: verdict, message, axioms, seconds
+        try:
+            self.text = template(statement, proof, limit)
+        except Refused as e:
+            self.finish(*e.args)
         self.good = False  # proved, but behind a failure: runs again among such jobs
-        self.alone = bool(re.search(r"\bopen\b|\.«?(match|proof)?_", text))  # see 4 at the top
+        self.alone = bool(re.search(r"\bopen\b|\.«?(match|proof)?_", self.text))  # see 4 at the top
         self.tries = 0  # processes that did not get through the header
 
     def finish(self, verdict, message, axioms=(), seconds=0.0):
@@ -303,15 +306,12 @@ def find_lean(lean=None, project=None):
     name = lean or ("lake env lean" if project else "lean" if shutil.which("lean") else shlex.quote(tiny))
     try:
         argv = shlex.split(name)
-    except ValueError:  # an unclosed quotation mark
-        argv = None
-    if not argv or not shutil.which(argv[0]):
-        raise LeanError(f"Lean not found: {name} (install Lean with elan, or name it with --lean)")
-    argv[0] = os.path.abspath(shutil.which(argv[0]))
-    try:
+        if not argv or not shutil.which(argv[0]):
+            raise LeanError(f"Lean not found: {name} (install Lean with elan, or name it with --lean)")
+        argv[0] = os.path.abspath(shutil.which(argv[0]))
         out = subprocess.run([*argv, "--version"], cwd=project, env=ENV, stdin=subprocess.DEVNULL,
                              capture_output=True, timeout=300, text=True, errors="replace")
-    except (OSError, subprocess.TimeoutExpired) as e:
+    except (OSError, ValueError, subprocess.TimeoutExpired) as e:  # ValueError: an unclosed quotation mark
         raise LeanError(f"{name} --version: {e}") from e
     m = re.search(r"Lean \(version ((\d+)\.(\d+)\.\d+\S*?),", out.stdout)
     if not m or (int(m[2]), int(m[3])) < (4, 9):
@@ -428,7 +428,7 @@ def run_lean(pool, jobs):
                 break
             if k >= 0:
                 job, went = jobs[k], went_on(messages)
-                verdict, message, axioms = judge(messages, m, pool.seen is not None)
+                verdict, message, axioms = judge(messages, m, pool.sketch)
                 job.good = verdict in ("proved", "ok")
                 borrowed = k > 0 and verdict == "rejected" and message != "uses sorry"
                 if borrowed or (not clean if job.good else loose):
@@ -518,7 +518,7 @@ def work(pool):
 def stream(items, pool):
     """Yields (item, result) in input order. Lean works in the background, also while `items` is busy."""
     threads = [threading.Thread(target=f, args=(pool,), daemon=True) for f in [watch] + [work] * pool.workers]
-    waiting, held, known = collections.deque(), 0, {}
+    waiting, jobs = collections.deque(), {}
     try:
         for t in threads:
             t.start()
@@ -526,15 +526,15 @@ def stream(items, pool):
             if item is None:
                 pool.ended = True
             else:
-                key, job = prepare(pool, item)
-                if key not in known and not job.result:
-                    put(pool, [job])
-                job = known.setdefault(key, job) if key else job
-                waiting.append((item, job, 1000 + sum(len(v) for v in item.values() if isinstance(v, str))))
-                held += waiting[-1][2]
-            while waiting and (item is None or waiting[0][1].result or held > HELD):
-                first, job, size = waiting.popleft()
-                held -= size
+                header = pool.header if item.get("header") is None else item["header"]
+                parts = header, item["statement"], None if pool.sketch else item["proof"]
+                key = hashlib.blake2b(repr(parts).encode(), digest_size=16).digest()  # repr: for surrogates
+                if key not in jobs:
+                    jobs[key] = Job(*parts, pool.heartbeats)
+                    put(pool, [jobs[key]])
+                waiting.append((item, jobs[key]))
+            while waiting and (item is None or waiting[0][1].result or len(waiting) > HELD):
+                first, job = waiting.popleft()
                 while not job.result:
                     time.sleep(0.01)  # cheaper than a switch of threads for every proof
                     if pool.error:
@@ -551,25 +551,8 @@ def stream(items, pool):
         pool.folder.cleanup()
 
 
-def prepare(pool, item):
-    """(key that copies share, job) of an attempt or a statement; no key where the job has its result."""
-    header = pool.header if item.get("header") is None else item["header"]
-    statement, proof = item["statement"], item["proof"] if pool.seen is None else None
-    if pool.seen is not None:
-        form = normal_form(statement)
-        if form in pool.seen:
-            return None, Job(header, result=("duplicate", "same as a known statement or an earlier one"))
-        pool.seen.add(form)
-    text = repr((header, statement, proof)).encode()  # repr: some have no encoding
-    key = hashlib.blake2b(text, digest_size=16).digest()
-    try:
-        return key, Job(header, template(statement, proof, pool.heartbeats))
-    except Refused as e:
-        return None, Job(header, result=(*e.args, [], 0.0))
-
-
-def make_pool(lean, project, header, workers, timeout, heartbeats, memory, known=None):
-    """What a generator and its threads share. known: None for attempts, else the statements seen before."""
+def make_pool(lean, project, header, workers, timeout, heartbeats, memory, sketch=False):
+    """What a generator and its threads share. sketch: proofs are left out."""
     if timeout <= 0 or memory <= 0 or heartbeats < 0 or (workers or 1) < 1:
         raise ValueError("timeout, memory and workers must be above 0, heartbeats at least 0")
     argv, version = find_lean(lean, project)
@@ -578,11 +561,9 @@ def make_pool(lean, project, header, workers, timeout, heartbeats, memory, known
     argv = ["nice", "stdbuf", "-oL", *die, *argv, "--json", "-Dlinter.all=false"]
     release = tuple(map(int, version.split(".")[:2]))  # one theorem at a time; no end at the 100th error
     argv += ["-Dweak.Elab.async=false"] * (release >= (4, 16)) + ["-DmaxErrors=0"] * (release >= (4, 25))
-    if known is not None:
-        argv.append("-DautoImplicit=false")
-        known = set(map(normal_form, known))
+    argv += ["-DautoImplicit=false"] * sketch
     return types.SimpleNamespace(
-        argv=argv, cwd=project, timeout=timeout, heartbeats=heartbeats, memory=memory, seen=known,
+        argv=argv, cwd=project, timeout=timeout, heartbeats=heartbeats, memory=memory, sketch=sketch,
         workers=workers or len(os.sched_getaffinity(0)), header=header or "",  # of those without one
         folder=tempfile.TemporaryDirectory(prefix="lean_check_", ignore_cleanup_errors=True),
         changed=threading.Condition(),  # guards what follows
@@ -603,22 +584,22 @@ def check(attempts, *, lean=None, project=None, header="", workers=None, timeout
         yield {**a, **dict(zip(("verdict", "message", "axioms", "seconds"), result, strict=True))}
 
 
-def check_statements(statements, *, known=(), lean=None, project=None, header="", workers=None, timeout=60.0,
+def check_statements(statements, *, lean=None, project=None, header="", workers=None, timeout=60.0,
                      heartbeats=400_000, memory=8.0):
     """Yields {**statement, "verdict", "message"} for every {"statement", "header"?}, in their order.
 
-    ok         one theorem, new, and it elaborates with its proof left out, without autoImplicit (which takes
-               a misspelt name for a variable), unless the header says otherwise
-    malformed  anything else; the message says why
-    duplicate  equals one of `known`, or an earlier one, but for theorem name, white space and comments
+    ok         one theorem, and it elaborates with its proof left out, without autoImplicit (which takes a
+               misspelt name for a variable), unless the header says otherwise
+    malformed  it does not; the message says why
+    timeout, crashed: as for proofs
     """
-    pool = make_pool(lean, project, header, workers, timeout, heartbeats, memory, known)
+    pool = make_pool(lean, project, header, workers, timeout, heartbeats, memory, sketch=True)
     for d, (verdict, message, *_) in stream(statements, pool):
         verdict = "malformed" if verdict in ("failed", "rejected") else verdict
         yield {**d, "verdict": verdict, "message": message}
 
 
-def on_ray(function, items, *, known=None, workers=None, chunk=100, **options):
+def on_ray(function, items, *, workers=None, chunk=100, **options):
     """The rows of function, check or check_statements, by tasks on all nodes of a ray cluster, a CPU each.
 
     A task has `chunk` items; at most `workers` tasks are under way, None: twice the CPUs. A lost node's
@@ -627,14 +608,9 @@ def on_ray(function, items, *, known=None, workers=None, chunk=100, **options):
     import ray
     task = ray.remote(num_cpus=1, max_retries=-1, scheduling_strategy="SPREAD")(check_chunk)
     most = workers or 2 * int(ray.cluster_resources()["CPU"])
-    seen = set(map(normal_form, known or ()))
     items, waiting, running = iter(items), collections.deque(), []
     try:
         while part := list(itertools.islice(items, chunk)):
-            if known is not None:  # a chunk has to know those of its own that came before
-                keys = {item["statement"]: normal_form(item["statement"]) for item in part}
-                options["known"] = [statement for statement, key in keys.items() if key in seen]
-                seen.update(keys.values())
             running.append(task.remote(function, part, options))
             waiting.append(running[-1])
             while len(running) >= most:

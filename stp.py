@@ -210,7 +210,9 @@ def make_parser():
 
 def parse_args(argv=None):
     """The flags, with what `auto` and 0 stand for; args.nodes, gpus, cpus: those to use."""
-    p = make_parser()
+    p, argv = make_parser(), sys.argv[1:] if argv is None else argv
+    if not all(map(is_text, argv)):
+        p.error("an argument is not text in UTF-8")
     known = p.parse_known_args(argv)[0]
     here = 1, torch.cuda.device_count(), len(os.sched_getaffinity(0))
     nodes, gpus, cpus = join_ray(known.ray) if known.ray else here
@@ -452,7 +454,11 @@ def pick(row, *keys):
 
 
 def conjecture(folder, seeds, history, data, n_statements, n_unproved, t, policy, args):
-    """Samples conjectures, has Lean check that they are new and well-formed, marks those to try."""
+    """Samples conjectures, has Lean check the new ones, marks those to try.
+
+    Not new: equal to a given statement, a proved conjecture or an earlier one but for theorem name, white
+    space and comments.
+    """
     if not seeds:
         return
     n = min(args.per_seed, 3 * n_statements // len(seeds))  # three conjectures a statement, if seeds suffice
@@ -463,10 +469,18 @@ def conjecture(folder, seeds, history, data, n_statements, n_unproved, t, policy
                   **pick(seed, "header")}
         parsed += [{"statement": parse_conjecture(text), **source} for text in texts]
     rng(args, t, "conjectures").shuffle(parsed)
-    known = itertools.chain((s["statement"] for s in data.given), history.conjectures)
-    checked = lean(lean_check.check_statements, parsed, args, known=known)
+    known, new = set(map(lean_check.normal_form, history.conjectures)), []
+    known.update(lean_check.normal_form(s["statement"]) for s in data.given)
+    for c in parsed:
+        form = lean_check.normal_form(c["statement"])
+        if form in known:
+            yield {**c, "verdict": "duplicate", "message": "known, or an earlier one's copy", "tried": False}
+        else:
+            new.append(c)
+            known.add(form)
     places = n_unproved  # no more conjectures are tried than there are unproved statements
-    for c in tqdm(checked, desc="  Lean, conjectures", total=len(parsed), leave=False, disable=None):
+    checked = lean(lean_check.check_statements, new, args)
+    for c in tqdm(checked, desc="  Lean, conjectures", total=len(new), leave=False, disable=None):
         tried = c["verdict"] == "ok" and places > 0
         places -= tried
         yield {**c, "tried": tried}
@@ -510,11 +524,11 @@ def prove(folder, jobs, policy, args):
     return json.loads(Path(f"{folder}/attempts.json").read_text())
 
 
-def lean(check, items, args, **known):
+def lean(check, items, args):
     """check(items), a function of lean_check, with the run's flags; on a cluster, on all of its nodes."""
     check = functools.partial(lean_check.on_ray, check) if args.ray else check
     return check(items, lean=args.lean, project=args.lean_project, header=args.header, timeout=args.timeout,
-                 workers=args.lean_workers or None, heartbeats=args.heartbeats, memory=args.memory, **known)
+                 workers=args.lean_workers or None, heartbeats=args.heartbeats, memory=args.memory)
 
 
 def training_examples(history, rewards, data, args):
@@ -1031,7 +1045,8 @@ def train_worker(rank, world, folder, policy, lr, epochs, args):
                                       disable=rank > 0 or None)):
         loss = accumulate_gradients(model, params, batch, rank, world, args)
         if not math.isfinite(loss):
-            sys.exit(f"training: loss is {loss} at step {step}; lower the learning rate ({lr})")
+            sys.exit(f"training: loss is {loss} at step {step}; lower the learning rate ({lr}), with another "
+                     "--out")
         torch.nn.utils.clip_grad_norm_(params, 1.0)
         optimizer.param_groups[0]["lr"] = lr * min(1.0, (step + 1) / 5)  # warm-up, then constant
         optimizer.step()
@@ -1543,7 +1558,8 @@ def plan(data, args):
 def run_folder(data, args):
     """Makes the run folder, locked while in use; refuses one in use, or made with other flags or files."""
     config, lock = Path(args.out, "config.json"), Path(args.out, "lock")
-    if os.path.isdir(args.out) and set(os.listdir(args.out)) - {"lock"} and not config.exists():
+    here = set(os.listdir(args.out)) if os.path.isdir(args.out) else set()
+    if not config.exists() and here - {"lock", "config.json.tmp"}:  # which a stop may have left
         raise UserError(f"--out {args.out} exists and is no run folder; use another")
     try:
         os.makedirs(args.out, exist_ok=True)
@@ -1573,8 +1589,9 @@ def check_config(path, data, args):
     if path.exists():
         old = next(read_jsonl(path), {}).get("compared", {})
         if differ := ", ".join(f"{k} {old.get(k)} -> {v}" for k, v in now.items() if old.get(k) != v):
-            raise UserError(f"--out {args.out} was made with other flags or files: {differ}; use "
-                            "another --out")
+            hint = "; without --eval a tenth of --statements is held out" * ("of --statements" in differ)
+            raise UserError(f"--out {args.out} was made with other flags or files: {differ}; use another "
+                            f"--out{hint}")
         return
     import peft
     import transformers
@@ -1613,6 +1630,8 @@ def start(args):
 
 def main():
     go_on = "the same command goes on from the last finished phase"
+    args = argparse.Namespace(out=".")  # until they are read
+    sys.stdout.reconfigure(errors="backslashreplace")  # for ± where there is no UTF-8
     try:
         if sys.platform != "linux":
             raise UserError("needs Linux; elsewhere run it in Docker (README, Troubleshooting)")

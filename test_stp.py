@@ -579,7 +579,7 @@ def test_command_line(tmp_path):
     (["-"], "{", "-, line 1: "), (["-"], '{"statement": "x"}\n', "-, entry 1: needs"), (["no such file"], "", "no such file"), ([], "", "input"),
     (["-", "--lean", "no-such-lean"], "", "not found"), (["-", "--lean", "true"], "", "is not Lean"), (["-", "--timeout", "0"], "", "above 0"),
     (["-", "--header_file", "nowhere"], "", "nowhere"), (["-", "--lean_project", "nowhere"], "", "nowhere"),
-    (["-", "--out", "/no/such/dir/o"], "", "/no/such"), (["-", "--out", "/tmp"], "", "'/tmp'"), (["-", "--lean", '"'], "", "not found"), (["-"], "[" * 99999, "-, line 1: "),
+    (["-", "--out", "/no/such/dir/o"], "", "/no/such"), (["-", "--out", "/tmp"], "", "'/tmp'"), (["-", "--lean", '"'], "", "No closing quotation"), (["-"], "[" * 99999, "-, line 1: "),
     (["-"], '{"statement": "x", "proof": "y", "header": []}', "-, entry 1: needs")])
 def test_bad_input_is_one_line_and_status_2(args, stdin, say):
     got = cli(*args, *(() if "--lean" in args else ("--lean", LEAN)), stdin=stdin)
@@ -775,12 +775,17 @@ def test_figures(tmp_path, monkeypatch, capsys):
                  "seconds": seconds, "hist_given": [9] * 9, "hist_conjectures": [run == "stp_0"] * 9, "len_conjectures": 9.5}
                 for t, (proofs, proved) in enumerate(points)]
         (tmp_path / run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    digest = "0123456789abcdef"  # no_retrain in b.5; other models and splits beside
+    digest = "0123456789abcdef"  # no_retrain in b.5, where the last iteration trained nothing; other models and splits beside
     for model, split, rate in [("stp_0/eval/final_02", "heldout", 0.4), ("stp_1/eval/final_02", "heldout", 0.6), ("stp_1/eval/iter_01_model", "heldout", 0.1),
-                               ("stp_1/eval/final_02_given", "heldout", 0.2), ("b.5_1/eval/iter_02_model", "heldout", 0.25), ("b.5_1/eval/sft", "heldout", 0.1),
+                               ("stp_1/eval/final_02_given", "heldout", 0.2), ("b.5_1/eval/iter_01_model", "heldout", 0.25), ("b.5_1/eval/sft", "heldout", 0.1), ("b.5_1/eval/restart_01", "heldout", 0.15),
                                ("no_seed/eval/final_02", "test", 0.7)]:
         os.makedirs(tmp_path / f"{model}_{digest}")
-        (tmp_path / f"{model}_{digest}/result.json").write_text(json.dumps({split: {"pass@1": [rate, 0.01]}}))
+        (tmp_path / f"{model}_{digest}/result.json").write_text(json.dumps({split: {"pass@1": [rate, 0.01], "pass@8": [1, 0]}}))
+    for k, worse in ("2", "a" * 16), ("4", "f" * 16):  # fewer samples
+        os.makedirs(tmp_path / f"stp_0/eval/final_02_{worse}")
+        (tmp_path / f"stp_0/eval/final_02_{worse}/result.json").write_text(json.dumps({"heldout": {"pass@1": [0.9, 0.01], f"pass@{k}": [0.9, 0]}}))
+    for model in "sft", "restart_01", "iter_00/model", "iter_01/model":
+        os.makedirs(tmp_path / "b.5_1" / model)
     for name, text in {"bad": "{", "list": "[1]", "b/a_0/metrics.jsonl": '{"iteration": 0}'}.items():
         (tmp_path / name).write_text(text)
     still = [{"given": 12, "proved": proved, "proofs": proofs} for proofs, proved in [(96, 3), (156, 6), (216, 6)]]
@@ -1019,8 +1024,9 @@ def test_description_of_a_run_by_hand(tmp_path, monkeypatch, capsys):
 def test_given_statements_are_well_formed_and_new():
     library = [r["statement"] for r in stp.read_jsonl(f"{HERE}/tiny/library.jsonl")]
     rows = list(stp.read_jsonl(f"{HERE}/tiny/statements.jsonl"))
-    checked = lean_check.check_statements(rows, known=library, lean=LEAN)
-    assert {r["verdict"] for r in checked} == {"ok"} and {r["split"] for r in rows} == {"train", "heldout"}
+    assert {r["verdict"] for r in lean_check.check_statements(rows, lean=LEAN)} == {"ok"} and {r["split"] for r in rows} == {"train", "heldout"}
+    forms = [lean_check.normal_form(s) for s in (*library, *(r["statement"] for r in rows))]
+    assert len({*forms[len(library):]} - {*forms[:len(library)]}) == len(rows)
 
 
 # ---------------------------------------------------------------------------------- stp.py: prompts, seeds, examples
@@ -1735,8 +1741,8 @@ BAD_INPUT = {  # arguments, where {} is a folder of bad files: what is said
     "--eval {}/other.jsonl": "other.jsonl", "--eval nowhere": "no file nowhere", "--lean no-such-lean": "no-such-lean", "--lean cat": "--lean",
     "--lean_project nowhere": "nowhere", "--model ./no-model": "neither a folder nor", "--model {}/adapter": "is a LoRA adapter",
     "--model {}": "has no weights", "--max_new 1000": "it has 512 positions", "--out /proc/nowhere": "cannot be written",
-    "--out {}": "is no run folder", "--library": "no theorem with a proof", '--lean "abc': "Lean not found",
-    "--header nonsense": "under the header", "--header import\\ Mathlib": "--lean_project",
+    "--out {}": "is no run folder", "--library": "no theorem with a proof", '--lean "abc': "No closing quotation",
+    "--header nonsense": "under the header", "--header \udcff": "not text in UTF-8", "--header import\\ Mathlib": "--lean_project",
     "--preset paper": "hf download deepseek-ai/DeepSeek-Prover-V1.5-SFT"} | ({} if HAS_VLLM else {"--engine vllm": "use --engine hf"})
 
 
@@ -1770,6 +1776,8 @@ def test_a_run_folder_belongs_to_one_run(tiny_run, tmp_path, monkeypatch, capsys
     rows, out, argv, _ = tiny_run
     ran = []
     monkeypatch.setattr(stp, "run", lambda data, args: ran.append((len(data.given), len(data.scored))))
+    out.mkdir()
+    (out / "config.json.tmp").touch()  # a stop may have left it
     assert call(monkeypatch, capsys, *argv)[0] == 0 and ran == [(4, 2)]
     compared = json.loads((out / "config.json").read_text())["compared"]  # what decides a number; not places, nor what only adds to a run
     assert sorted(compared) == sorted([f"content of --{name}" for name in ("statements", "library", "sft", "model")] + [f"--{name}" for name in (
@@ -1788,7 +1796,7 @@ def test_a_run_folder_belongs_to_one_run(tiny_run, tmp_path, monkeypatch, capsys
         assert (status, len(err)) == (2, 1) and say in err[0] and "use another --out" in err[0] and "delete" not in err[0], (extra, err)
     rows_file(tmp_path / "s.jsonl", [{**rows[0], "statement": rows[0]["statement"].replace("t0", "t9")}, *rows[1:]])
     status, _, err = call(monkeypatch, capsys, *argv)
-    assert (status, len(err)) == (2, 1) and "content of --statements" in err[0]
+    assert (status, len(err)) == (2, 1) and "content of --statements" in err[0] and "without --eval a tenth" in err[0]
     rows_file(tmp_path / "s.jsonl", rows)
     (tmp_path / "list.json").write_text(json.dumps(rows, indent=1))
     monkeypatch.chdir(tmp_path)
@@ -2614,9 +2622,9 @@ def test_lean_on_two_nodes(cluster, tmp_path):
         yield from attempts[3:]
     there = list(lean_check.on_ray(lean_check.check, items(), lean=str(slow), chunk=1))
     assert [{**a, "seconds": 0} for a in there] == [{**a, "seconds": 0} for a in lean_check.check(attempts, lean=LEAN)]
-    rows, known = [{"statement": s} for s in (T, F, "theorem x", T, F)], [F.replace("theorem f", "theorem g")]
-    there = list(lean_check.on_ray(lean_check.check_statements, rows, lean=LEAN, chunk=2, known=known))
-    assert there == list(lean_check.check_statements(rows, lean=LEAN, known=known))
+    rows = [{"statement": s} for s in (T, F, "theorem x", T, F)]
+    there = list(lean_check.on_ray(lean_check.check_statements, rows, lean=LEAN, chunk=2))
+    assert there == list(lean_check.check_statements(rows, lean=LEAN))
     with pytest.raises(lean_check.LeanError, match=f"^node {os.uname().nodename}: Lean not found: no_such_lean"):
         list(lean_check.on_ray(lean_check.check, attempts, lean="no_such_lean"))
     ray.shutdown()

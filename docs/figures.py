@@ -49,12 +49,19 @@ def fail(message):
 
 
 def load_folder(run):
-    """Metrics of a run folder; the last row gets "heldout", pass@1 of the last model, if that was scored."""
+    """Metrics of a run folder; the last row gets "heldout", pass@1 of the last model, if that was scored.
+
+    Stage 3 comes last, then what self-play trained last; of several scores that of most samples counts.
+    """
     rows = list(lean_check.read_jsonl(f"{run}/metrics.jsonl"))
-    for model in (f"final_{len(rows):02d}", f"iter_{len(rows) - 1:02d}_model", "sft") if rows else ():
-        for result in Path(run).glob(f"eval/{model}_{'?' * 16}/result.json"):
-            if scores := json.loads(result.read_text()).get("heldout"):
-                rows[-1].setdefault("heldout", scores["pass@1"][0])
+    n = len(rows)
+    models = ["sft", *(name for t in range(n) for name in (f"restart_{t:02d}", f"iter_{t:02d}/model"))]
+    last = [name for name in models if Path(run, name).exists()][-1:]
+    for model in (f"final_{n:02d}", f"final_{n:02d}_given", *last) if rows else ():
+        files = sorted(Path(run).glob(f"eval/{model.replace('/', '_')}_{'?' * 16}/result.json"))
+        scores = [json.loads(file.read_text()).get("heldout", {}) for file in files]
+        if best := max(scores, key=lambda s: max((int(k.split("@")[1]) for k in s), default=0), default=None):
+            rows[-1].setdefault("heldout", best["pass@1"][0])
     return rows
 
 
