@@ -88,22 +88,24 @@ OPTIONS = tuple("""pp. trace. linter. tactic. synthInstance. maxRecDepth maxHear
  backward. relaxedAutoImplicit simprocs push_cast maxSynthPendingDepth""".split())
 BRACKETS = {"(": ")", "[": "]", "{": "}", "⟨": "⟩", "⦃": "⦄"}
 BINDER_ENDS = {",", "=>", "↦", ":=", "then", "with", "from"}  # one of them follows `∀ x : T`
-# A tactic stands behind one of LEADS, or begins a line, unless the line before ends in one of CONTINUED: no
-# tactic ends so, a term goes on. `(name := term)` is its configuration: Lean compiles and runs the term, if
-# it is more than literals, names and constructors.
-CONTINUED = {*""":= : , ⟨ [ <| $ ▸ ↦ ∘ = ≠ < ≤ > ≥ ∈ + / ∧ ∨ → ↔
+# A tactic stands behind one of LEADS, or begins a line; not where the line before ends in one of CONTINUED (a
+# term goes on, no tactic ends so), nor behind a bracket or dot in a column where none has stood. What is in its
+# `(name := term)` Lean compiles and runs, if it is more than literals, names and constructors.
+CONTINUED = {*""":= : , ⟨ [ <| $ ▸ ↦ ∘ = ≠ < ≤ > ≥ ∈ ∧ ∨ → ↔
  using exact refine refine' apply from show calc""".split()}
-ARROWS = {"fun", "λ", "=>", "↦", ";", "·"}
+ARROWS = {"fun", "λ", "=>", "↦", ";", "·", "by", "by?"}  # the next => behind the first two is a function's
 LEADS = "|".join(r"""by by\? decreasing_by decreasing_with try try_this in with first solve repeat1?'? then
  else checkpoint all_goals any_goals focus show_term classical unhygienic recover says fail_if_success
  squeeze_scope fail_if_no_progress check_tactic_fails map_tacs\s*\[ iterate(?:\s+\d\w*)? with_\w+""".split())
-TACTIC = re.compile(rf"""(?:^[ ]*\.?|([;·]|(?<!<)\||(?<![^\s({{;])\.(?=\s|hint\b)|=>|<;>(?:\s*\[)?
- |\b(?:disch|discharger|norm)\s*:=|(?:\b|(?<=\d))(?:{LEADS})(?![\w'?!]))\s*)
- ((?:[({{]\s*\.?)*)(?=([a-z_]\w*[?!'*]*))""", re.M | re.X)
+TACTIC = re.compile(rf"""(?:^[ ]*|([;·]|(?<!<)\||(?<![^\s({{;])\.(?=\s|hint\b)|=>|<;>(?:\s*\[)?
+ |\b(?:disch|discharger|norm)\s*:=|(?<![A-Za-z_])(?:{LEADS})(?![\w'?!]))\s*)
+ ((?:[({{·.#]\s*)*+)(?=([a-z_]\w*[?!'*]*)?)""", re.M | re.X)
 SEARCH = re.compile(r"""(?:hint|observe|propose)(?![\w.'])(?!\s*:=)|trace(?![\w.'])(?!\s*")""")
-CONFIGURATION = re.compile(r"""\s*(?:only\b|[!?*]|[+-][\w«»]+
- |([\[(])(?:(?<=\[)|\s*(?:add|erase)\b|\s*([\w.«»]+)\s*:=))""", re.X)
-TERM = re.compile(r"""[^\w.'"\s{}\[\](),:=]|:(?!=)|[\w\])}⟩'"]\s*[\[({⟨]|[\w\])}⟩'"]\s+[\w"'.]""")
+OPTION = r"(?:[\w.'!?]|«[^»]*»)+"
+CONFIGURATION = re.compile(rf"""\s*(?:only\b|[!?*]|[+-]{OPTION}
+ |([\[(])(?:(?<=\[)|\s*(?:add|erase)\b|\s*({OPTION})\s*:=))""", re.X)
+TERM = re.compile(r"""[^\w.'"\s{}\[\](),:=]|:(?!=)|[\w\])}⟩'"]\s*[\[({⟨]|[\w\])}⟩'"]\s+[\w"'.]
+ |[\])}⟩'"]\.|\b\d\w*\.[^\W\d]""", re.X)
 LETTER = ("A-Za-z_\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u017f\u0391-\u039f\u03a1\u03a2\u03a4-\u03a9\u03b1-\u03ba"
           "\u03bc-\u03fb\u1f00-\u1ffe\u2100-\u214f\U0001d49c-\U0001d59f")
 PART = rf"(?:[{LETTER}][{LETTER}0-9'!?\u2080-\u2089\u2090-\u209c\u1d62-\u1d6a\u2c7c]*|«[^»]*»)"
@@ -177,7 +179,7 @@ def scan(text, limit=0, first=()):
     if m := re.search("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]", code):
         raise Refused("rejected", f"control character U+{ord(m[0]):04X}")
     if not first or any(t.word in ("by", "by?", "decreasing_by") for t in tokens[:-1]):
-        check_tactics(code, tokens, closed)
+        check_tactics(code, tokens, closed, not first and re.match(r"\s*\n", code))
     return code, tokens
 
 
@@ -201,6 +203,8 @@ def refusal(kind, word, before, after, behind, limit):
     if kind == "number" and limit and before.endswith("maxHeartbeats"):
         fits = re.fullmatch("[0-9_]+", word) and 0 < int(word) <= limit
         return None if fits else f"beyond the limit of {limit}"
+    if kind == "number" and re.match(f"[{LETTER}«]", behind):
+        return "a number that runs into a name"  # as in `iterate 1simp`
     if kind == "string" and ("{" in word or word[0] == '"' and "\\" in NO_ESCAPE.sub("", word)):
         return "a brace, in which Lean may run code, or an escape that Lean has not"
     if word == "'" and re.match(r"""\\|["'(){}\[\]⟨⟩⦃⦄«»]'""", behind):
@@ -208,19 +212,29 @@ def refusal(kind, word, before, after, behind, limit):
     return "an attribute" if word == "@" and behind[:1] == "[" else None
 
 
-def check_tactics(code, tokens, closed):
-    """Refuses tactics that run a term or search. tokens: of the code; closed: bracket -> its other one."""
-    text, places = list(code), [t.start for t in tokens]
+def check_tactics(code, tokens, closed, columns):
+    """Refuses tactics that run a term or search.
+
+    tokens: of the code; closed: bracket -> its other one; columns: are those that Lean will see?
+    """
+    text, places, used = list(code), [t.start for t in tokens], set()
+    words = ["" if code[t.start - 1:t.start] == "." else t.word for t in tokens]  # .from is a name
     for before, t in itertools.pairwise(tokens):
         if before.word in ("<;>", "map_tacs") and t.word == "[":  # a list of tactics
             text[t.start:closed[t.start]] = code[t.start:closed[t.start]].replace(",", ";")
     for m in TACTIC.finditer(code := "".join(text)):
         behind, tactic, i = m[1], m[3], m.end(3)
         k = bisect.bisect_left(places, m.start())
-        if behind is None and k and tokens[k - 1].word in CONTINUED:
+        starts = {at - code.rfind("\n", 0, at) for at in range(*m.span(2)) if code[at] > " "}
+        starts.add(m.end(2) - code.rfind("\n", 0, m.end(2)))
+        if behind is None and k and (words[k - 1] in CONTINUED or
+                                     columns and (m[2] or not tactic) and not used & starts):
+            continue  # not a tactic, but its argument
+        used |= starts
+        if not tactic:
             continue
-        before = (tokens[j].word for j in range(k - 1, -1, -1))
-        if behind == "=>" and next((w for w in before if w in ARROWS), "") in ("fun", "λ"):
+        before = (words[j] for j in range(k - 1, -1, -1) if words[j] in ARROWS)
+        if behind == "=>" and next(before, "") in ("fun", "λ"):
             continue  # the body of a function
         if m[0] != "|" and SEARCH.match(code, m.end(2)):  # not as in |trace A|
             raise Refused("rejected", f"the tactic '{tactic}': a search, or runs a term")
@@ -447,7 +461,8 @@ def run_lean(pool, jobs):
         p.listener.join(1.0)  # a process that Lean left behind may hold its stderr
         p.stdout.close()
         pool.running.discard(p)
-        os.unlink(f"{pool.folder.name}/{secret}.lean")
+        with contextlib.suppress(OSError):  # somebody emptied the folder for temporary files
+            os.unlink(f"{pool.folder.name}/{secret}.lean")
     if p.why == "timeout" and time.monotonic() < p.deadline:  # the theorem reported while it was being ended
         p.why = "ended"
     if p.why == "ended" and status not in (0, 1):
@@ -547,7 +562,8 @@ def stream(items, pool):
         for p in list(pool.running):
             end(p, "stopped")
         for t in threads:
-            t.join()
+            if t.is_alive():  # an interrupt may come before its start
+                t.join()
         pool.folder.cleanup()
 
 

@@ -87,8 +87,8 @@ PROOF_CHEATS = {
     "configuration behind a bullet": ("\n  .simp (maxSteps := Nat.succ 3) [h]", "\n  have k : p :=\n    id (a := id h)\n  have l :=\n  Function.const p\n    (a := id g) k\n  exact ⟨k, l⟩"),
     "configuration behind a bullet in brackets": ("\n  (.simp (maxSteps := Nat.succ 3) [h])", "\n  constructor\n  .exact h\n  (. exact g)"),
     "configuration behind a quoted flag": ("\n  simp +«contextual» (maxSteps := Nat.succ 3)", "\n  simp +«contextual» [h, g]"),
-    "configuration in the line of by": (" skip\n     simp (maxSteps := Nat.succ 3) [h]", " exact id (a := And.intro h g)"),
-    "configuration behind a block": ("\n  (\n    · skip\n    simp (maxSteps := Nat.succ 3))", "\n  (\n    constructor\n    · exact h\n    exact g)"),
+    "configuration in the line of by": (" skip\n     (simp (maxSteps := Nat.succ 3) [h])", " exact id (a := And.intro h g)"),
+    "configuration behind a block": ("\n  (\n    · skip\n    (simp (maxSteps := Nat.succ 3)))", "\n  (\n    constructor\n    · exact h\n    exact g)"),
     "configuration behind a string": ('\n  match "fun" with | _ => simp (maxSteps := Nat.succ 3)', '\n  have := "<;> ["\n  have := "map_tacs [ fun"\n  exact ⟨h, g⟩'),
     "configuration behind a name": ("\n  have fun! := p\n  match fun! with | _ => simp (maxSteps := Nat.succ 3)", "\n  have fun! := h\n  exact (fun | k, l => id (a := And.intro k l)) fun! g"),
     "configuration behind at *": ("\n  simp at *\n  simp (maxSteps := Nat.succ 3)", "\n  try simp at *\n  simp (maxSteps := 300) [h, g]"),
@@ -494,7 +494,7 @@ def refused(proof, statement=T):
     "\n  sorry", "\n  admit", "\n  exact sorryAx p", "\n  universe u", "\n  have «axiom» := h.instance", "\n  exact foo (bar (x := f y))\n    (baz (n := k + 1))", "\n  have s := \"try simp (x := f 1\"",
     "\n  set_option maxHeartbeats 1_000 in skip", "\n  exact #s", "\n  exact (foo h).trans\n    .of_comp (f := g x)", "\n  exact .of_comp (f := g x)", "\n  aesop (add unsafe 10% apply h)", "\n  exact fun x ↦ fun y => f (x := g y)", "\n  match h with\n  | funext => exact { x with y := f z }", "\n  constructor <;> [simp [a, b], omega]",
     "\n  simp (config := { cfg with decide := true })", "\n  exact fun h => absurd (a := p ∧ q) h g", "\n  exact a -- {\"}",
-    "\n  exact foo <| bar (n := k + 1)"])
+    "\n  exact foo <| bar (n := k + 1)", "\n  have :=\n  f (a := id h)\n  exact\n  f (a := g x)\n  simpa using\n  f (a := g x)"])
 def test_reader_lets_pass(proof):
     assert refused(proof) is None
 
@@ -530,7 +530,7 @@ def test_lex():
             lean_check.lex(bad)
 
 
-@pytest.mark.parametrize("piece", ["a", "a.", "a'", "'", '"a" ', "« ", "«a»", "∀ x, ", "/- -/", "-- \n", " ", "\n", "\n  simp ", "(x := 1) ", "`", "0", "r#", ": ", "simp [", "\\", '"\\', ". ", "by ", "'a' ", "<;> [a, b] "])
+@pytest.mark.parametrize("piece", ["a", "a.", "a'", "'", '"a" ', "« ", "«a»", "∀ x, ", "/- -/", "-- \n", " ", "\n", "\n  simp ", "(x := 1) ", "`", "0", "r#", ": ", "simp [", "\\", '"\\', ". ", "· ", "by ", "'a' ", "<;> [a, b] "])
 def test_reading_takes_linear_time(piece):
     def seconds(n):
         text, start = (piece * n)[:n], time.process_time()
@@ -539,6 +539,20 @@ def test_reading_takes_linear_time(piece):
         lean_check.normal_form(text)
         return time.process_time() - start
     assert seconds(64_000) < 24 * seconds(8_000) + 0.5  # 8 times the text
+
+
+EVIL = "simp (maxSteps := Nat.succ 9) [h, g]"  # a tactic that Lean would run a term for
+
+
+@pytest.mark.parametrize("proof", [
+    f"try exact .from\n  {EVIL}", f"try exact h.1.show\n  {EVIL}", f"try exact h |>.using -- c\n  ({EVIL})", f"try exact .fun\n  next => {EVIL}", f"try exact ℕ+\n  {EVIL}",
+    f"exact (fun (_ : (by next => {EVIL} : p ∧ q) = ⟨h, g⟩) => And.intro h g) rfl", f"iterate 1{EVIL}", f"if k : p then first|exact h|exact h⁻¹else {EVIL}", f"refine (\n  {EVIL})",
+    *(f"{lead}.{EVIL}" for lead in ("skip; ", "try ", "·", "· ", "first | ", "next =>", "skip <;>", "all_goals ", "iterate 0b1 ", "exact by ", "open Nat in ", "match h with | _ => ")),
+    *(f"simp {option} (maxSteps := Nat.succ 9)" for option in ("+a'", "-a.b", "+«a b»", "(x' := 1)", "(«a b» := 1)", "(a! := 1)")),
+    *(f"simp (maxSteps := {term})" for term in ("(9).succ", "0x9.succ", "(9, Nat.zero).fst", "(9, 3).1", "'a'.val")),
+    "skip; .hint", "·trace h.x", f"constructor\n  · skip\n    ({EVIL})", f"(\n    . skip\n    . ({EVIL}))", f"constructor\n  #check h\n  ({EVIL})"])
+def test_no_way_round_what_runs_a_term(proof):
+    assert refused("\n  " + proof) == "rejected"
 
 
 # ---- the command line
