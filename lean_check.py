@@ -89,8 +89,8 @@ OPTIONS = tuple("""pp. trace. linter. tactic. synthInstance. maxRecDepth maxHear
 BRACKETS = {"(": ")", "[": "]", "{": "}", "⟨": "⟩", "⦃": "⦄"}
 BINDER_ENDS = {",", "=>", "↦", ":=", "then", "with", "from"}  # one of them follows `∀ x : T`
 # A tactic stands behind one of LEADS, or begins a line; not where the line before ends in one of CONTINUED (a
-# term goes on, no tactic ends so), nor behind a bracket or dot in a column where none has stood. What is in its
-# `(name := term)` Lean compiles and runs, if it is more than literals, names and constructors.
+# term goes on, no tactic ends so), nor behind a bracket or dot in a column where none has stood. What is in
+# its `(name := term)` Lean compiles and runs, if it is more than literals, names and constructors.
 CONTINUED = {*""":= : , ⟨ [ <| $ ▸ ↦ ∘ = ≠ < ≤ > ≥ ∈ ∧ ∨ → ↔
  using exact refine refine' apply from show calc""".split()}
 ARROWS = {"fun", "λ", "=>", "↦", ";", "·", "by", "by?"}  # the next => behind the first two is a function's

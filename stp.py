@@ -520,7 +520,7 @@ def prove(folder, jobs, policy, args):
 
     if not os.path.exists(path):
         write_jsonl(path, verdicts())
-        shutil.rmtree(samples, ignore_errors=True)
+    shutil.rmtree(samples, ignore_errors=True)
     return json.loads(Path(f"{folder}/attempts.json").read_text())
 
 
@@ -579,7 +579,7 @@ def processes(function, n, *job):
             yield alive
         return
     if not job[-1].gpus:  # else a preloaded package might see all GPUs, before `child` hides all but one
-        forkserver.set_forkserver_preload(["transformers.models.llama.modeling_llama", "peft", "stp"])
+        forkserver.set_forkserver_preload(["transformers.models.llama.modeling_llama", "peft"])
     interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for this process: it ends the others
     forkserver.ensure_running()
     signal.signal(signal.SIGINT, interrupt)
@@ -1277,7 +1277,7 @@ def evaluate(policy, data, args):
         result[split] = {f"pass@{k}": pass_at_k(args.samples, counts, k) for k in ks}
         for k, (value, error) in result[split].items():
             print(f"  {k:>9} {100 * value:6.2f}% ± {100 * error:.2f} of {len(counts)}")
-    Path(f"{folder}/result.json").write_text(json.dumps(result, indent=1))
+    write_jsonl(f"{folder}/result.json", [result])
 
 
 def pass_at_k(n, counts, k):
@@ -1318,7 +1318,7 @@ def read_statement(text, header=""):
         first -= 1 if words[first - 1] in MODIFIERS else 3
     after = top[first - 1].start if first else -1
     start = next(t.start for t in tokens if t.start > after)  # of its comments
-    before = re.sub(r"^(\s*(?:open|set_option|variable|omit|include)\b[^\n]*)\s+in(?=\s*?$)", r"\1",
+    before = re.sub(r"^([ \t]*(?:open|set_option|variable|omit|include)\b[^\n]*)\s+in(?=\s*?$)", r"\1",
                     text[:start], flags=re.M)
     complete = all({":=", "|"} & set(words[i:j]) for i, j in itertools.pairwise(theorems))
     if not complete or any(words[i - 1] in (":=", "by") for i in [*theorems[1:], first] if i):

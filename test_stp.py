@@ -395,7 +395,7 @@ def test_a_killed_caller_leaves_no_lean(how, tmp_path):
     assert not left
 
 
-def test_caller_that_gives_up_leaves_no_lean():
+def test_caller_that_gives_up_leaves_no_lean(monkeypatch):
     rows = ({"statement": T, "proof": f"\n  have k{i} := h\n  exact ⟨h, g⟩"} for i in itertools.count())
     checked = lean_check.check(rows, lean=LEAN, workers=2)
     assert next(checked)["verdict"] == "proved"
@@ -408,6 +408,14 @@ def test_caller_that_gives_up_leaves_no_lean():
     with pytest.raises(KeyError):
         list(lean_check.check(broken(), lean=LEAN, workers=2))
     assert no_lean_left()
+
+    def interrupted(thread, start=threading.Thread.start):
+        if thread._target is lean_check.work:
+            raise KeyboardInterrupt
+        start(thread)
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        next(lean_check.check(rows, lean=LEAN))
 
 
 def test_results_come_while_the_input_is_still_being_made():
@@ -537,6 +545,8 @@ def test_reading_takes_linear_time(piece):
         for proof, statement in ((text, T), (PROOF, f"theorem t (h : {text}) : True := by"), (PROOF, f"theorem a{text}.b : True := by")):
             refused(proof, statement)
         lean_check.normal_form(text)
+        with contextlib.suppress(lean_check.Refused):
+            stp.read_statement(f"def x := 1{text}theorem t : p := by")
         return time.process_time() - start
     assert seconds(64_000) < 24 * seconds(8_000) + 0.5  # 8 times the text
 
@@ -2017,8 +2027,9 @@ def test_dry_run(tiny_run, tmp_path, monkeypatch, capsys):
 def start_stp(*argv, mark="none", **kw):
     """Starts stp.py; all its processes carry the mark in their environment, and Lean's files lie in a folder of this name."""
     os.makedirs(f"{mark}.tmp", exist_ok=True)
+    Path(f"{mark}.tmp/stp.py").write_text("1 / 0")  # where it starts lies another stp.py
     return subprocess.Popen([sys.executable, f"{HERE}/stp.py", *map(str, argv)], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                            env={**os.environ, "TMPDIR": f"{mark}.tmp", "STP_TEST": str(mark)}, cwd=HERE,
+                            env={**os.environ, "TMPDIR": f"{mark}.tmp", "STP_TEST": str(mark)}, cwd=f"{mark}.tmp",
                             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler), **kw)  # a job of `&` ignores it
 
 
@@ -2107,8 +2118,9 @@ def test_kill_9_in_every_phase_gives_the_same(finished, cut_down, tmp_path):
         assert all_ended(out) and (how == 9 or not glob.glob(f"{out}.tmp/lean_check_*")), moment
         shutil.rmtree(f"{out}.tmp")
         done.append(process.returncode)
+    os.makedirs(f"{out}/iter_00/attempts")  # as of a stop while it was deleted
     run_stp(*cut_down, "--out", out, mark=out)
-    assert done == [-9, -9, 143, -9, -9] and timeless(out) == timeless(finished[0])
+    assert done == [-9, -9, 143, -9, -9] and timeless(out) == timeless(finished[0]) and not glob.glob(f"{out}/*/attempts")
 
 
 def test_interrupt_and_a_second_start(cut_down, tmp_path):

@@ -83,7 +83,7 @@ def load_runs(args):
             if key not in row:
                 fail(f'run {name} has an iteration without "{key}": not metrics of stp.py')
         loaded[name] = rows
-    return loaded
+    return loaded or fail(f"{args.runs}: no runs")
 
 
 def by_arm(runs):
