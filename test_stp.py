@@ -502,7 +502,7 @@ def refused(proof, statement=T):
     "\n  sorry", "\n  admit", "\n  exact sorryAx p", "\n  universe u", "\n  have «axiom» := h.instance", "\n  exact foo (bar (x := f y))\n    (baz (n := k + 1))", "\n  have s := \"try simp (x := f 1\"",
     "\n  set_option maxHeartbeats 1_000 in skip", "\n  exact #s", "\n  exact (foo h).trans\n    .of_comp (f := g x)", "\n  exact .of_comp (f := g x)", "\n  aesop (add unsafe 10% apply h)", "\n  exact fun x ↦ fun y => f (x := g y)", "\n  match h with\n  | funext => exact { x with y := f z }", "\n  constructor <;> [simp [a, b], omega]",
     "\n  simp (config := { cfg with decide := true })", "\n  exact fun h => absurd (a := p ∧ q) h g", "\n  exact a -- {\"}",
-    "\n  exact foo <| bar (n := k + 1)", "\n  have :=\n  f (a := id h)\n  exact\n  f (a := g x)\n  simpa using\n  f (a := g x)"])
+    "\n  exact foo <| bar (n := k + 1)", "\n  exact foo\n    ⟨h⟩\n    (baz (n := k + 1))", "\n  have :=\n  f (a := id h)\n  exact\n  f (a := g x)\n  simpa using\n  f (a := g x)"])
 def test_reader_lets_pass(proof):
     assert refused(proof) is None
 
@@ -560,9 +560,11 @@ EVIL = "simp (maxSteps := Nat.succ 9) [h, g]"  # a tactic that Lean would run a 
     *(f"{lead}.{EVIL}" for lead in ("skip; ", "try ", "·", "· ", "first | ", "next =>", "skip <;>", "all_goals ", "iterate 0b1 ", "exact by ", "open Nat in ", "match h with | _ => ")),
     *(f"simp {option} (maxSteps := Nat.succ 9)" for option in ("+a'", "-a.b", "+«a b»", "(x' := 1)", "(«a b» := 1)", "(a! := 1)")),
     *(f"simp (maxSteps := {term})" for term in ("(9).succ", "0x9.succ", "(9, Nat.zero).fst", "(9, 3).1", "'a'.val")),
-    "skip; .hint", "·trace h.x", f"constructor\n  · skip\n    ({EVIL})", f"(\n    . skip\n    . ({EVIL}))", f"constructor\n  #check h\n  ({EVIL})"])
+    "skip; .hint", "·trace h.x", f"constructor\n  · skip\n    ({EVIL})", f"(\n    . skip\n    . ({EVIL}))", f"constructor\n  #check h\n  ({EVIL})",
+    f"a_new_lead\n    {EVIL}", f"\r  skip\n     ({EVIL})"])
 def test_no_way_round_what_runs_a_term(proof):
-    assert refused("\n  " + proof) == "rejected"
+    assert refused(f"\n  {proof}".replace("\n  \r", "")) == "rejected"
+    assert refused(PROOF, f"theorem t (k : (by skip\n  ({proof}) : p)) : p := by") == "rejected"
 
 
 # ---- the command line
