@@ -99,7 +99,7 @@ LEADS = "|".join(r"""by by\? decreasing_by decreasing_with try try_this in with 
  squeeze_scope fail_if_no_progress check_tactic_fails map_tacs\s*\[ iterate(?:\s+\d\w*)? with_\w+""".split())
 TACTIC = re.compile(rf"""(?:^[ ]*|([;·]|(?<!<)\||(?<![^\s({{;])\.(?=\s|hint\b)|=>|<;>(?:\s*\[)?
  |\b(?:disch|discharger|norm)\s*:=|(?<![A-Za-z_])(?:{LEADS})(?![\w'?!]))\s*)
- ((?:[({{·.#]\s*)*+)(?=([a-z_]\w*[?!'*]*)?)""", re.M | re.X)
+ ((?:[({{.]\s*)*+)(?=([a-z_]\w*[?!'*]*)?)""", re.M | re.X)
 SEARCH = re.compile(r"""(?:hint|observe|propose)(?![\w.'])(?!\s*:=)|trace(?![\w.'])(?!\s*")""")
 OPTION = r"(?:[\w.'!?]|«[^»]*»)+"
 CONFIGURATION = re.compile(rf"""\s*(?:only\b|[!?*]|[+-]{OPTION}

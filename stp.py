@@ -617,7 +617,8 @@ def join_ray(address):
     os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")  # else ray tries for 15 minutes
     try:
         import ray
-        ray.init(address, logging_level="error")
+        with contextlib.chdir(HERE):  # its tasks import from here
+            ray.init(address, logging_level="error")
     except ImportError:
         raise UserError("--ray: ray is not installed; run: pip install ray") from None
     except (ConnectionError, ValueError, RuntimeError) as e:
