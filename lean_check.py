@@ -320,12 +320,15 @@ def find_lean(lean=None, project=None):
     name = lean or ("lake env lean" if project else "lean" if shutil.which("lean") else shlex.quote(tiny))
     try:
         argv = shlex.split(name)
-        if not argv or not shutil.which(argv[0]):
-            raise LeanError(f"Lean not found: {name} (install Lean with elan, or name it with --lean)")
-        argv[0] = os.path.abspath(shutil.which(argv[0]))
+    except ValueError:  # an unclosed quotation mark
+        argv = None
+    if not argv or not shutil.which(argv[0]):
+        raise LeanError(f"Lean not found: {name} (install Lean with elan, or name it with --lean)")
+    argv[0] = os.path.abspath(shutil.which(argv[0]))
+    try:
         out = subprocess.run([*argv, "--version"], cwd=project, env=ENV, stdin=subprocess.DEVNULL,
                              capture_output=True, timeout=300, text=True, errors="replace")
-    except (OSError, ValueError, subprocess.TimeoutExpired) as e:  # ValueError: an unclosed quotation mark
+    except (OSError, subprocess.TimeoutExpired) as e:
         raise LeanError(f"{name} --version: {e}") from e
     m = re.search(r"Lean \(version ((\d+)\.(\d+)\.\d+\S*?),", out.stdout)
     if not m or (int(m[2]), int(m[3])) < (4, 9):

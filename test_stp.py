@@ -605,7 +605,7 @@ def test_command_line(tmp_path):
     (["-"], "{", "-, line 1: "), (["-"], '{"statement": "x"}\n', "-, entry 1: needs"), (["no such file"], "", "no such file"), ([], "", "input"),
     (["-", "--lean", "no-such-lean"], "", "not found"), (["-", "--lean", "true"], "", "is not Lean"), (["-", "--timeout", "0"], "", "above 0"),
     (["-", "--header_file", "nowhere"], "", "nowhere"), (["-", "--lean_project", "nowhere"], "", "nowhere"),
-    (["-", "--out", "/no/such/dir/o"], "", "/no/such"), (["-", "--out", "/tmp"], "", "'/tmp'"), (["-", "--lean", '"'], "", "No closing quotation"), (["-"], "[" * 99999, "-, line 1: "),
+    (["-", "--out", "/no/such/dir/o"], "", "/no/such"), (["-", "--out", "/tmp"], "", "'/tmp'"), (["-", "--lean", '"'], "", "not found"), (["-"], "[" * 99999, "-, line 1: "),
     (["-"], '{"statement": "x", "proof": "y", "header": []}', "-, entry 1: needs")])
 def test_bad_input_is_one_line_and_status_2(args, stdin, say):
     got = cli(*args, *(() if "--lean" in args else ("--lean", LEAN)), stdin=stdin)
@@ -1767,7 +1767,7 @@ BAD_INPUT = {  # arguments, where {} is a folder of bad files: what is said
     "--eval {}/other.jsonl": "other.jsonl", "--eval nowhere": "no file nowhere", "--lean no-such-lean": "no-such-lean", "--lean cat": "--lean",
     "--lean_project nowhere": "nowhere", "--model ./no-model": "neither a folder nor", "--model {}/adapter": "is a LoRA adapter",
     "--model {}": "has no weights", "--max_new 1000": "it has 512 positions", "--out /proc/nowhere": "cannot be written",
-    "--out {}": "is no run folder", "--library": "no theorem with a proof", '--lean "abc': "No closing quotation",
+    "--out {}": "is no run folder", "--library": "no theorem with a proof", '--lean "abc': "Lean not found",
     "--header nonsense": "under the header", "--header \udcff": "not text in UTF-8", "--header import\\ Mathlib": "--lean_project",
     "--preset paper": "hf download deepseek-ai/DeepSeek-Prover-V1.5-SFT"} | ({} if HAS_VLLM else {"--engine vllm": "use --engine hf"})
 
