@@ -1341,14 +1341,17 @@ def as_header(value):
     return "".join(line.removesuffix("\n") + "\n" for line in lines) if "".join(lines).strip() else ""
 
 
+FIELDS = "formal_statement", "autoformalization", "lean4_code", "statement", "code"  # the first counts
+
+
 def statement_and_header(row, default):
     """{"statement", maybe "header"} of a published row; lean_check.Refused if it has none.
 
     Text before the theorem goes behind the row's header, or the default; text with imports needs neither.
     """
-    text = next((row[f] for f in ("formal_statement", "lean4_code", "statement", "code") if row.get(f)), None)
+    text = next((row[f] for f in FIELDS if row.get(f)), None)
     if not is_text(text):
-        raise lean_check.Refused("malformed", "no Lean text in formal_statement, lean4_code, statement, code")
+        raise lean_check.Refused("malformed", f"no Lean text in {', '.join(FIELDS)}")
     text = text.removeprefix("\ufeff")
     imports = re.match(r"(?:\s|--[^\n]*|/-(?s:.*?)-/)*+(import|prelude)\b", text)
     header = "" if imports else as_header(row.get("header"))

@@ -897,6 +897,7 @@ def test_headers(tmp_path, header, text, want):
     ({"statement": B + " -- p twice\n := by sorry"}, "⟨h, h⟩"), ({"statement": f"open And in\n/-- doc -/\n@[simp] {B} := sorry"}, "intro h h"),
     ({"formal_statement": f"def d (p : Prop) : Prop := p\nvariable (q : Prop)\n{B.replace('∧ p', '∧ d p')} := by\n  sorry"}, "⟨h, h⟩"),
     ({"code": f"prelude\nimport Init\ntheorem two (p : Prop) (h : p) : p ∧ p := ⟨h, h⟩\nnamespace N\n{B} := by\n  sorry\nend N"}, "two p h"),
+    ({"statement": "Show it.", "autoformalization": f"import Init\n\nopen And\n\n{B} := by"}, "⟨h, h⟩"),
     ({"statement": LET + " := by sorry", "header": ["", "open And"]}, "True.intro"), ({"statement": B, "header": "open And\n\n/--\nShow it.\n-/"}, "⟨h, h⟩")])
 def test_lean_takes_what_was_loaded(tmp_path, row, term):
     attempt = {**load_one(tmp_path, row, header=""), "proof": f"\n  exact {term}"}
