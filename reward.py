@@ -141,7 +141,7 @@ def reweight(e, u, kappa=4.0, seed=0):
     if n == 0 or m == 0:
         return torch.ones(n, dtype=torch.float64)
     e = _directions(e, "a conjecture")
-    unit = 2**20  # masses are whole numbers, so that rounding leaves no remainder
+    unit = 2**20  # masses are counted in 1 / (N M unit): whole numbers, so that rounding leaves no remainder
     capacity = int(min(kappa, n) * m * unit)
     room = [capacity] * n
     closed = np.zeros(n, dtype=np.float32)  # added to similarities: -inf where there is no room

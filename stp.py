@@ -37,8 +37,8 @@ Differences from the paper and its official code
  10. tiny preset only (table PRESETS): sizes, three epochs an iteration, conjectures are challenging up to a
      pass rate of 1/2 instead of 1/4, Lean's heartbeats are limited, and stage 3 repeats the proofs found.
  11. The official self-play drops a conjecture whose pass rate is exactly 1/4, limits seeds and conjectures by
-     the number of all given statements (here: of those of the iteration), and its replay lacks a statement's
-     failures before its first proof.
+     the number of all given statements (here: of the iteration's, of the unproved ones), and its replay lacks
+     a statement's failures before its first proof.
 
 The run folder (--out). A file or folder that exists is finished: the same command goes on after any stop, and
 takes up the verdicts in attempts.jsonl.tmp (from a wrong Lean? delete it).
@@ -161,14 +161,15 @@ def make_parser():
     add("--shard", 4096, "samples per shard file, the unit of work and of resuming", low=1)
 
     group = p.add_argument_group("conjecturing (section 3.1)")
-    add("--conjecturer", "on", "frozen: untrained; off: expert iteration", choices=("on", "frozen", "off"))
+    add("--conjecturer", "on", "frozen: conjectures are not trained on; off: expert iteration",
+        choices=("on", "frozen", "off"))
     add("--seed_rate", 0.35, "a given statement gives seeds when its best pass rate is above this", high=1)
     add("--lemma_cap", 0.1, "largest share of seeds with the same lemma, or with none", high=1)
     add("--per_seed", 8, "most conjectures sampled per seed", low=1)
-    add("--resample", 0.05, "chance to try a proved given statement again", high=1)
+    add("--resample", 0.05, "chance to try a proved given statement again; 1 below --seed_rate", high=1)
 
     group = p.add_argument_group("reward (section 3.2, reward.py)")
-    add("--challenge", 0.25, "largest pass rate of a kept conjecture; 1: no filter", high=1)
+    add("--challenge", 0.25, "largest pass rate of a kept conjecture, in stage 3 too; 1: no limit", high=1)
     add("--elegance", 0.2, "share dropped for short proofs of long statements; 0: none", high=0.99)
     add("--reweight", "wasserstein", "uniform: all kept ones weigh 1", choices=("wasserstein", "uniform"))
     add("--kappa", 4.0, "largest weight of a conjecture (1: uniform; the average is 1)", low=1)
@@ -399,9 +400,9 @@ def self_play_iteration(t, data, history, policy, args):
     tried = [c for c in conjectures if c["tried"]]
     ends["conjecture"] = time.time()
 
-    # Prove and verify: K samples for each given statement and conjecture.
+    # Prove and verify: K samples of each; given statements also get those that conjectures leave unused.
     K = args.K if t else args.K0
-    spare = K * (len(statements) - len(tried)) // max(1, len(statements))  # what conjectures leave, for each
+    spare = K * (len(statements) - len(tried)) // max(1, len(statements))  # for each (difference 4)
     jobs = [{**s, "role": "given", "n": K + spare} for s in statements]
     jobs += [{**c, "role": "conjecture", "n": K} for c in tried]
     stats = prove(folder, jobs, policy, args)
@@ -430,10 +431,10 @@ def self_play_iteration(t, data, history, policy, args):
 
 
 def choose_seeds(history, data, budget, t, args):
-    """Seeds (statement, proof, lemma) from all proofs of given statements so far, at most `budget`.
+    """At most `budget` seeds (statement, proof, lemma) from given statements of a pass rate > --seed_rate.
 
     A proof gives a seed with each lemma that it uses and, with probability 1/2, one with None, "no lemma". A
-    lemma that has its share --lemma_cap of the budget gives no more; so does None, if there is a library.
+    lemma that has its share --lemma_cap of the budget gives no more, nor does None, if there is a library.
     """
     if args.conjecturer == "off":
         return []
@@ -548,7 +549,7 @@ def training_examples(history, rewards, data, args):
 # --------------------------------------------------------------------------------- stage 3: final re-training
 
 def stage_3(folder, data, args, upto, given_only=False):
-    """Trains the base on SFT data and all proofs of given statements and challenging conjectures (3.3)."""
+    """Trains the base on SFT data and on proofs of given statements and of challenging conjectures (3.3)."""
     draw, proofs = rng(args, os.path.basename(folder)), defaultdict(dict)
     for t in range(upto):
         attempts = load_attempts(f"{args.out}/iter_{t:02d}")
@@ -944,7 +945,7 @@ def hf_engine(model, tokenizer, args, every=8):
         stay = [k for k, (_, _, n) in enumerate(rows) for _ in range(n)]
         while stay:
             at = torch.tensor(stay, device=net.device)
-            cache.reorder_cache(at)
+            cache.reorder_cache(at)  # takes rows: at first repeats prompts, later drops what is finished
             rows, logits, mask, new = [rows[k] for k in stay], logits[at], mask[at], new[at]
             for _ in range(min(every, args.max_new - new.shape[1])):
                 new = torch.cat([new, choose(logits)], 1)
@@ -1030,14 +1031,14 @@ def tokenize(examples, tokenizer, args):
 
 
 def train_worker(rank, world, folder, policy, lr, epochs, args):
-    torch.manual_seed(args.seed)
+    torch.manual_seed(args.seed)  # so each process makes the same new adapter: nothing is broadcast
     model = trainable_model(policy, args)
     if world > 1:  # after loading, which may take longer than a store waits
         join_group(rank, world, folder, args)
     params = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(params, lr=lr, betas=(0.9, 0.95), eps=1e-5, weight_decay=0.0, fused=True)
     data = torch.load(f"{folder}/data.pt", weights_only=False)
-    draw, size = random.Random(args.seed), args.batch_size
+    draw, size = random.Random(args.seed), args.batch_size  # every process draws the same batches
     epochs = max(epochs, math.ceil(5 / math.ceil(len(data) / size)))  # at least 5 steps
     orders = [draw.sample(data, len(data)) for _ in range(epochs)]
     batches = [order[at:at + size] for order in orders for at in range(0, len(data), size)]
@@ -1081,9 +1082,9 @@ def join_group(rank, world, folder, args):
 
 
 def accumulate_gradients(model, params, batch, rank, world, args):
-    """Puts the gradient of the batch's weighted mean loss, over all ranks, into params; returns that loss."""
+    """Puts the gradient of the batch's loss, a weighted mean over target tokens, into params; returns it."""
     for p in params:
-        p.grad = torch.zeros_like(p)
+        p.grad = torch.zeros_like(p)  # not None, also where a process has no sequence of a small batch
     norm = max(1e-30, sum(weight * (len(ids) - start) for ids, start, weight in batch))  # weights may be 0
     total = torch.zeros((), device=model.device)
     mine = sorted(batch, key=lambda item: len(item[0]))[rank::world]
@@ -1117,7 +1118,7 @@ def weighted_loss(model, group):
     weight = torch.tensor([w for _, _, w in group], device=model.device)[:, None].expand_as(target)[target]
     # On a GPU the adapter, held in fp32, is computed in bf16 like the base: 27% faster at 7B.
     bf16 = torch.autocast("cuda", torch.bfloat16, enabled=torch.cuda.is_available())
-    # A hook keeps the head's input to targets; the model itself calls the head: some scale or cap logits.
+    # Logits of targets only, for memory, by a hook: the model calls its head itself, as some cap the logits.
     head = model.get_output_embeddings()
     with bf16, head.register_forward_pre_hook(lambda _, inputs: (inputs[0][:, :-1][target],)):
         logits = model(input_ids=tokens, use_cache=False).logits.float()  # (targets, V)
@@ -1209,7 +1210,7 @@ HEADING = ("iter      proved        proofs  conjectures: sampled wellformed bare
 
 
 def report(m):
-    """An iteration's line under HEADING; "wait" is for Lean after the last sample."""
+    """A line under HEADING. given: rate of U; Lean: added up over workers; wait: for Lean after sampling."""
     s, loss = m["seconds"], "-" if m["loss"] is None else f"{m['loss']:.3f}"
     return (f"{m['iteration']:4d} {m['proved']:6d}/{m['given']:<6d} {m['proofs']:8d} {m['sampled']:20d} "
             f"{m['wellformed']:10d} {m['barely']:6d} {m['kept']:4d} "
@@ -1220,9 +1221,9 @@ def report(m):
 def drift(kept, attempts):
     """Whether conjectures become alike, or padded, in any domain: two shares of the kept ones.
 
-    distinct_kept: those that still differ once the variables they bind are renamed. unused_hypothesis: those
-    with a binder that neither the rest of the statement nor any proof found mentions, by name or quoted as
-    ‹...› (an upper bound: automation uses hypotheses without naming them).
+    distinct_kept: those that differ by more than names bound before the colon. unused_hypothesis: those with
+    a binder that neither the rest of the statement nor any proof found mentions, by name or quoted as ‹...›
+    (an upper bound: automation uses hypotheses without naming them).
     """
     proofs, forms, padded, word = defaultdict(str), set(), 0, re.compile(r"[^\W\d][\w'!?]*")
     for a in attempts:
@@ -1240,7 +1241,7 @@ def drift(kept, attempts):
                 unused = unused or not used
                 new_names.update((n, f"#{len(new_names)}") for n in names.split() if n not in new_names)
         padded += unused
-        body = statement.split(maxsplit=2)[-1]  # without "theorem" and its name
+        body = statement[top[1].start + len(top[1].word):].strip()  # without "theorem" and its name
         forms.add(word.sub(lambda m, new=new_names: new.get(m[0], m[0]), body))
     return {"distinct_kept": round(len(forms) / max(1, len(kept)), 4),
             "unused_hypothesis": round(padded / max(1, len(kept)), 4)}
@@ -1320,7 +1321,7 @@ def read_statement(text, header=""):
     after = top[first - 1].start if first else -1
     start = next(t.start for t in tokens if t.start > after)  # of its comments
     before = re.sub(r"^([ \t]*(?:open|set_option|variable|omit|include)\b[^\n]*)\s+in(?=\s*?$)", r"\1",
-                    text[:start], flags=re.M)
+                    text[:start], flags=re.M)  # in a header `open X in` would reach no further than a line
     complete = all({":=", "|"} & set(words[i:j]) for i, j in itertools.pairwise(theorems))
     if not complete or any(words[i - 1] in (":=", "by") for i in [*theorems[1:], first] if i):
         raise lean_check.Refused("malformed", "a definition or lemma before the theorem is left open")
@@ -1537,7 +1538,8 @@ def plan(data, args):
     tokens, cores = min(165, args.max_new), args.lean_workers or args.cpus
     each = 2 * args.K * given
     proofs = (2 * args.K0 * given + each * (args.iters - 1) if args.iters else 0) + args.samples * scored
-    rows = 0.1 * each * args.iters + 3 * (len(data.theorems + data.sft) if data else 235_000)
+    rows = args.epochs * 0.1 * each * args.iters  # then of stage 1, of stage 3, and the latter's proofs
+    rows += 3 * (len(sft_examples(data, args)) if data else 235_000)
     hours = {"sampling": proofs * tokens / args.tokens_per_second / args.procs / 3600,
              "Lean": proofs * args.lean_seconds / cores / 3600,
              "training": rows * 2 * tokens / args.train_tokens_per_second / args.procs / 3600}

@@ -1928,6 +1928,7 @@ def test_drift():
     unused = ["(n : Nat) (h : 0 < n) : n = n", "(p q : Prop) (_ : q) (_ : p) : p", "{n : Nat} : True"]
     proofs += ["rfl", "exact ‹p›", "exact True.intro"]
     kept = [f"theorem t{i} {s} := by" for i, s in enumerate(used + unused)]
+    kept[1] = kept[1].replace("t1 (", "t1(")
     attempts = [{"statement": s, "proof": p, "verdict": "proved"} for s, p in zip(kept, proofs, strict=True)]
     attempts += [{"statement": kept[i], "proof": p, "verdict": v} for i, p, v in ((5, "exact h", "failed"), (0, "simp", "proved"))]
     assert stp.drift(kept, attempts) == {"distinct_kept": 7 / 8, "unused_hypothesis": 3 / 8}
@@ -2008,11 +2009,13 @@ def test_machines_with_gpus(tmp_path, monkeypatch):
 
 def test_dry_run(tiny_run, tmp_path, monkeypatch, capsys):
     """It counts what is there, assumes what is not, says what is missing, and writes nothing."""
-    rows, out, argv, _ = tiny_run
-    slow = ("--K0", 5, "--procs", 2, "--lean_workers", 4, "--tokens_per_second", 1, "--train_tokens_per_second", 1, "--lean_seconds", 100)
-    # 2 (5 + 23 * 4) 4 + 8 * 2 = 792 proofs of 128 tokens; a tenth of 24 * 32, three times 1 of the library, twice as long
+    rows, out, argv, library = tiny_run
+    with open(library, "a") as f:
+        f.write('{"name": "l2", "statement": "theorem l2 (p : Prop) (h : p) : p := by", "proof": "\\n  exact h"}\n')
+    slow = ("--K0", 5, "--epochs", 2, "--procs", 2, "--lean_workers", 4, "--tokens_per_second", 1, "--train_tokens_per_second", 1, "--lean_seconds", 100)
+    # 2 (5 + 23 * 4) 4 + 8 * 2 = 792 proofs of 128 tokens; two epochs of a tenth of 24 * 32, three times the 3 examples of stage 1, twice as long
     for extra, says in [(slow, ["statements       6: 4 given, 2 to evaluate", "missing here     nothing", "at most 12 conjectures sampled, 4 tried; 32 proofs",
-                                "at most 792 proofs", "sampling         14.1 h", "Lean             5.5 h", "training         2.8 h: 80 rows", "in all           16.9 h"]),
+                                "at most 792 proofs", "sampling         14.1 h", "Lean             5.5 h", "training         5.8 h: 163 rows", "in all           19.9 h"]),
                         (("--preset", "paper", "--statements", "x.jsonl", "--procs", 8), ["assumed", "no file x.jsonl", "hf download"])]:
         status, lines, err = call(monkeypatch, capsys, *argv, *extra, "--dry_run")
         assert (status, err) == (0, []) and all(any(say in line for line in lines) for say in says), lines
