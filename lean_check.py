@@ -51,7 +51,7 @@ import types
 from tqdm import tqdm
 
 AXIOMS = {"propext", "Classical.choice", "Quot.sound"}  # the axioms of ordinary mathematics in Lean
-PARSE_ERROR = re.compile(r"([a-z][^\n]* )?(un)?expected\b|missing |unterminated |invalid |tabs "
+PARSE_ERROR = re.compile(r"([a-z][^\n]* )?(un)?expected\b|missing |unterminated |invalid |tabs "  # beginnings
                          "|unknown (tac|parser)|ambiguous parser|failed to determine")
 ENV = {**os.environ, "PATH": f"{os.path.dirname(sys.executable)}:{os.environ.get('PATH', os.defpath)}"}
 HEADER_TIMEOUT, HEADER_TRIES = 600.0, 3  # seconds (a cold import from a slow disk); processes
@@ -82,7 +82,7 @@ REFUSED = {word: reason for reason, words in {
     "names a declaration": "decl_name with_decl_name proxy_equiv derive_fintype",
     "a search": "exact? apply? rw? have? have?! have!? try? observe? rw_search polyrith",
 }.items() for word in words.split()}  # as a part of a longer name, too
-COMMANDS = {"theorem", "axiom", "variable", "instance", "example", "notation"}  # Lean refuses them, but later
+COMMANDS = {"theorem", "axiom", "variable", "instance", "example", "notation"}  # no term in our brackets
 GAPS = {"sorry", "admit", "sorryAx"}  # in a statement, or a header
 OPTIONS = tuple("""pp. trace. linter. tactic. synthInstance. maxRecDepth maxHeartbeats autoImplicit Nat.
  backward. relaxedAutoImplicit simprocs push_cast maxSynthPendingDepth""".split())
@@ -90,7 +90,7 @@ BRACKETS = {"(": ")", "[": "]", "{": "}", "⟨": "⟩", "⦃": "⦄"}
 BINDER_ENDS = {",", "=>", "↦", ":=", "then", "with", "from"}  # one of them follows `∀ x : T`
 # A tactic stands behind one of LEADS, or begins a line; not where the line before ends in one of CONTINUED (a
 # term goes on, no tactic ends so), nor behind a bracket or dot in a column where none has stood. What is in
-# its `(name := term)` Lean compiles and runs, if it is more than literals, names and constructors.
+# its `(name := term)` Lean compiles and runs, if it is a TERM: more than literals, names and constructors.
 CONTINUED = {*""":= : , ⟨ [ <| $ ▸ ↦ ∘ = ≠ < ≤ > ≥ ∈ ∧ ∨ → ↔
  using exact refine refine' apply from show calc""".split()}
 ARROWS = {"fun", "λ", "=>", "↦", ";", "·", "by", "by?"}  # the next => behind the first two is a function's
@@ -105,14 +105,15 @@ OPTION = r"(?:[\w.'!?]|«[^»]*»)+"
 CONFIGURATION = re.compile(rf"""\s*(?:only\b|[!?*]|[+-]{OPTION}
  |([\[(])(?:(?<=\[)|\s*(?:add|erase)\b|\s*({OPTION})\s*:=))""", re.X)
 TERM = re.compile(r"""[^\w.'"\s{}\[\](),:=]|:(?!=)|[\w\])}⟩'"]\s*[\[({⟨]|[\w\])}⟩'"]\s+[\w"'.]
- |[\])}⟩'"]\.|\b\d\w*\.[^\W\d]""", re.X)
+ |[\])}⟩'"]\.|\b\d\w*\.[^\W\d]""", re.X)  # an operator, a type, an application (twice), a projection (twice)
 LETTER = ("A-Za-z_\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u017f\u0391-\u039f\u03a1\u03a2\u03a4-\u03a9\u03b1-\u03ba"
           "\u03bc-\u03fb\u1f00-\u1ffe\u2100-\u214f\U0001d49c-\U0001d59f")
 PART = rf"(?:[{LETTER}][{LETTER}0-9'!?\u2080-\u2089\u2090-\u209c\u1d62-\u1d6a\u2c7c]*|«[^»]*»)"
 ESCAPE = r"""\\(?:[\\"'rnt]|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4})"""
-NO_ESCAPE = re.compile(rf"{ESCAPE}|\\\n\s*")
+STRING_ESCAPE = re.compile(rf"{ESCAPE}|\\\n\s*")
 TOKEN = re.compile(rf"""[ \t\r\n]*(?:(?P<comment>--[^\n]*|/-)
- |(?P<string>"[^"\\]*(?:\\.[^"\\]*)*"|r(\#*)".*?"\3)|(?P<open>r\#*"|"|«(?![^»]*»))|(?P<name>`{{0,2}}{PART}(?:\.{PART})*)
+ |(?P<string>"[^"\\]*(?:\\.[^"\\]*)*"|r(\#*)".*?"\3)|(?P<open>r\#*"|"|«(?![^»]*»))
+ |(?P<name>`{{0,2}}{PART}(?:\.{PART})*)
  |(?P<number>0[xX][0-9a-fA-F]+|0[bB][01]+|0[oO][0-7]+|[0-9]+(?:_[0-9]+)*(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)
  |(?P<char>(?<![^\s(\[{{⟨⦃,])'(?:[^\\']|{ESCAPE})')
  |(?P<symbol>:=|::|<\+:|<:\+:?|=>|->|<-|<=|>=|!=|==|&&|\|\||\+\+|<\|>|<\||\|>|<;>|\.\.|''|∃!|[^ \t\r\n])
@@ -146,7 +147,7 @@ def lex(text):
 def scan(text, limit=0, first=()):
     """Lean text -> (the text, comments blanked out; its other tokens). Refused: Lean must not see it.
 
-    limit: the largest maxHeartbeats the text may set, 0: any. first: words a statement may begin with.
+    limit: the largest maxHeartbeats it may set, 0: any. first: words a statement begins with; none: a proof.
     """
     text = text.replace("\r\n", "\n")
     code, tokens, open_, closed, before, end = [], [], [], {}, "", 0
@@ -205,7 +206,7 @@ def refusal(kind, word, before, after, behind, limit):
         return None if fits else f"beyond the limit of {limit}"
     if kind == "number" and re.match(f"[{LETTER}«]", behind):
         return "a number that runs into a name"  # as in `iterate 1simp`
-    if kind == "string" and ("{" in word or word[0] == '"' and "\\" in NO_ESCAPE.sub("", word)):
+    if kind == "string" and ("{" in word or word[0] == '"' and "\\" in STRING_ESCAPE.sub("", word)):
         return "a brace, in which Lean may run code, or an escape that Lean has not"
     if word == "'" and re.match(r"""\\|["'(){}\[\]⟨⟩⦃⦄«»]'""", behind):
         return "could start a character literal"  # as in xs[i]'(', where ]' is a token or not
@@ -215,7 +216,7 @@ def refusal(kind, word, before, after, behind, limit):
 def check_tactics(code, tokens, closed, columns):
     """Refuses tactics that run a term or search.
 
-    tokens: of the code; closed: bracket -> its other one; columns: are those that Lean will see?
+    tokens: of the code; closed: bracket -> its other one; columns: does Lean see the columns of code?
     """
     text, places, used = list(code), [t.start for t in tokens], set()
     words = ["" if code[t.start - 1:t.start] == "." else t.word for t in tokens]  # .from is a name
@@ -238,7 +239,7 @@ def check_tactics(code, tokens, closed, columns):
             continue  # the body of a function
         if m[0] != "|" and SEARCH.match(code, m.end(2)):  # not as in |trace A|
             raise Refused("rejected", f"the tactic '{tactic}': a search, or runs a term")
-        while m := CONFIGURATION.match(code, i):
+        while m := CONFIGURATION.match(code, i):  # only, ! or +flag; [...] and (add ...) as a whole; (name :=
             i = closed.get(m.start(1), m.end()) + 1 if m[1] else m.end()
             value = code[m.end():i - 1] if m[2] and m[2] not in ("disch", "discharger", "norm") else ""
             value = re.sub(r"(?<!\w)(?:Occurrences)?\.(pos|neg)\s+(?=\[)", "", value.replace(" with ", ", "))
@@ -258,7 +259,7 @@ def template(statement, proof=None, limit=0):
         code = scan(proof, limit)[0]
         blank = code[:len(code) - len(code.lstrip())]
         others = [len(m) for m in re.findall(r"\n( *)(?=[^ \n])", code)]
-        if blank.endswith("\n") and code.strip():
+        if blank.endswith("\n") and code.strip():  # only in brackets may it stand in column 0
             raise Refused("failed", "the proof is not indented")
         if "\n" not in blank and others and 1 < len(blank) <= min(others) < column + 2 + len(blank):
             code = "\n" + code  # all lines indented, but the first has lost its line break
@@ -318,10 +319,9 @@ def find_lean(lean=None, project=None):
     """(command as a list, version) of the Lean to use; LeanError with one line that says what to do."""
     tiny = os.path.join(os.path.dirname(os.path.abspath(__file__)), "tiny", "lean")
     name = lean or ("lake env lean" if project else "lean" if shutil.which("lean") else shlex.quote(tiny))
-    try:
+    argv = None
+    with contextlib.suppress(ValueError):  # an unclosed quotation mark
         argv = shlex.split(name)
-    except ValueError:  # an unclosed quotation mark
-        argv = None
     if not argv or not shutil.which(argv[0]):
         raise LeanError(f"Lean not found: {name} (install Lean with elan, or name it with --lean)")
     argv[0] = os.path.abspath(shutil.which(argv[0]))
@@ -434,7 +434,7 @@ def run_lean(pool, jobs):
         while k < len(jobs) and (line := p.stdout.readline(1 << 24)):
             try:
                 m = json.loads(line)
-                at, data, _ = m["pos"]["line"], m["data"], m["severity"]
+                at, data, _ = m["pos"]["line"], m["data"], m["severity"]  # KeyError: one is missing
             except (ValueError, KeyError, TypeError):
                 continue  # not a message of Lean's
             if at != lines[k + 1] or (data != secret if k < 0 else f"{secret}_{k}" not in data):
@@ -449,7 +449,7 @@ def run_lean(pool, jobs):
                 job.good = verdict in ("proved", "ok")
                 borrowed = k > 0 and verdict == "rejected" and message != "uses sorry"
                 if borrowed or (not clean if job.good else loose):
-                    job.alone = borrowed or went
+                    job.alone = borrowed or went  # went: others would have to run again behind it, again
                     again.append(job)
                 else:
                     plain = [text.replace(f"{secret}_{k}.", "") for text in (message, *axioms)]

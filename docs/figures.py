@@ -49,9 +49,9 @@ def fail(message):
 
 
 def load_folder(run):
-    """Metrics of a run folder; the last row gets "heldout", pass@1 of the last model, if that was scored.
+    """Metrics of a run folder; the last row gets "heldout", pass@1 on held-out statements, if it was scored:
 
-    Stage 3 comes last, then what self-play trained last; of several scores that of most samples counts.
+    of stage 3's model, else of the newest one of self-play; of several scores that of most samples counts.
     """
     rows = list(lean_check.read_jsonl(f"{run}/metrics.jsonl"))
     n = len(rows)
@@ -164,7 +164,7 @@ def table(args):
     arms, rows = by_arm(runs), []
     most = max(rows[-1]["proofs"] for rows in runs.values())
     step = next(s for k in itertools.count() for s in (10**k, 2 * 10**k, 5 * 10**k) if most < 7 * s)
-    at = range(step, most + 1, step)
+    at = range(step, most + 1, step)  # at most six columns, at round numbers
     head = [*(f"{x:,}" for x in at), "end", "half", "held out"]
     for arm, seeds in arms.items():
         proved = [[metrics[0]["proved"], *measures(at, metrics)] for metrics in seeds.values()]
@@ -175,8 +175,8 @@ def table(args):
     given = sorted({metrics[0]["given"] for metrics in runs.values()})
     print(f"Proved given statements, of {' or '.join(map(str, given))}, after so many proofs sampled: mean ± "
           "standard error over seeds.\nStart, end: after the first and the last iteration. Half: thousands "
-          "of proofs until half of the given\nstatements are proved; a dash where a seed never gets there. "
-          "Held out: pass@1 of the last model, in %.\nTokens, minutes: of a whole run.\n")
+          "of proofs until half of the given\nstatements are proved. A dash: a seed never gets there, or has "
+          "ended before. Held out: pass@1 of the\nlast model, in %. Tokens, minutes: of all iterations.\n")
     print_rows(["arm", "seeds", "start", *head, "tokens", "minutes"], *rows)
 
     base, rows = arms.pop(BASE, {}), []
@@ -249,7 +249,8 @@ def drift(args):
     measures = {"len_conjectures": "mean characters of a conjecture",
                 "distinct_kept": "kept conjectures that differ in more than names",
                 "unused_hypothesis": "kept conjectures with an unused hypothesis"}
-    keys = [key for key in measures if any(key in m for m in itertools.chain(*runs.values()))]
+    keys = [key for key in measures if any(key in m for m in itertools.chain(*runs.values()))] or fail(
+        "no run has measures of drift")
     figure, axes = plt.subplots(1, len(keys), figsize=(13, 3.6), layout="constrained", squeeze=False)
     for axis, key in zip(axes[0], keys, strict=True):
         for arm, seeds in by_arm(runs).items():

@@ -5,7 +5,7 @@
 
 It is pretrained on theorems as those of tiny/library.jsonl, but others, three times as many, by stp.py's own full
 finetune: large steps first, which random weights need, then one epoch of small ones. Tokens are byte-level BPE inside
-WORDS, 512 of them.
+WORDS, at most 512 of them.
 """
 import argparse
 import os
@@ -78,7 +78,7 @@ def make_base(out, library, width=64, layers=3, epochs=4, lr=1.5e-3, seed=0):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    p.add_argument("--width", type=int, default=64, help="hidden size, a multiple of 32")
+    p.add_argument("--width", type=int, default=64, help="hidden size, a multiple of 16")
     p.add_argument("--layers", type=int, default=3, help="layers")
     p.add_argument("--files", type=int, default=2250, help="files of the library that it is trained on")
     p.add_argument("--epochs", type=int, default=4, help="epochs of large steps, before one of small ones")

@@ -80,7 +80,7 @@ def theorem(rng, n, distractors, seen, start=None):
     """
     for tries in range(1000):
         hyps, goal, lines = start or fact(rng)
-        made = extend(rng, hyps, goal, n - len(lines), distractors + tries // 50)
+        made = extend(rng, hyps, goal, n - len(lines), distractors + tries // 50)  # more, where few are new
         lines = made and prove(*made)
         if lines and len(lines) == n and made not in seen:
             seen.add(made)
@@ -114,7 +114,7 @@ def extend(rng, hyps, goal, links, distractors):
 
 
 def names(hyps):
-    """How many there are: they come in order."""
+    """How many atoms they use: these come in order."""
     return 1 + max(ATOMS.index(c) for h in hyps for c in show(h) if c in ATOMS)
 
 
@@ -143,7 +143,7 @@ def ladder(rng, most, seen):
     while len(made[2]) < most and rng.random() < 0.65:
         n = min(len(made[2]) + rng.randint(1, 3), most)
         room = len(ATOMS) - names(made[0]) - (most - len(made[2]))  # names that no link will need
-        made = theorem(rng, n, min(rng.randint(0, 1), room), seen, made)
+        made = theorem(rng, n, min(rng.randint(0, 1), max(0, room)), seen, made)
         yield made
 
 
