@@ -830,7 +830,8 @@ def test_figures(tmp_path, monkeypatch, capsys):
         figures.main([*argv, "--out", "drawn.png"])
         assert capsys.readouterr().out == "drawn: drawn.png\n" and (tmp_path / "drawn.png").read_bytes()[:4] == b"\x89PNG"
         os.remove("drawn.png")
-    for say, argv in BAD_RUNS.items():
+    (tmp_path / "bare").write_text(re.sub('"(len_conjectures|distinct_kept|unused_hypothesis)"', '"other"', packed[0]))
+    for say, argv in {**BAD_RUNS, "no run has measures of drift": ["drift", "--runs", "bare"]}.items():
         with pytest.raises(SystemExit, match="2"):
             figures.main(argv)
         err = capsys.readouterr().err
