@@ -1241,8 +1241,8 @@ def drift(kept, attempts):
                 unused = unused or not used
                 new_names.update((n, f"#{len(new_names)}") for n in names.split() if n not in new_names)
         padded += unused
-        body = statement[top[1].start + len(top[1].word):].strip()  # without "theorem" and its name
-        forms.add(word.sub(lambda m, new=new_names: new.get(m[0], m[0]), body))
+        form = lean_check.normal_form(statement)
+        forms.add(word.sub(lambda m, new=new_names: new.get(m[0], m[0]), form))
     return {"distinct_kept": round(len(forms) / max(1, len(kept)), 4),
             "unused_hypothesis": round(padded / max(1, len(kept)), 4)}
 
